@@ -1,0 +1,37 @@
+"""Run notebooks and keep their outputs: `python tests/render.py nbs/io/video.ipynb ...`
+
+Skips what `nbdev_test` skips (`#| eval: false`, and the flags named in settings.ini's tst_flags), keeps those cells' old outputs."""
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+root = Path(__file__).resolve().parent.parent
+_ini = ConfigParser(delimiters=['=']); _ini.read(root/'settings.ini', encoding='utf-8')
+flags = {'eval: false', *_ini['DEFAULT']['tst_flags'].split()}
+
+
+def skipped(cell):
+    "Does the cell carry a directive that keeps `nbdev_test` from running it?"
+    marks = [line.strip()[2:].strip() for line in cell.source.splitlines() if line.strip().startswith('#|')]
+    return any(mark in flags for mark in marks)
+
+
+class Renderer(NotebookClient):
+    "A notebook client that leaves skipped cells as they are"
+    async def async_execute_cell(self, cell, *args, **kwargs):
+        if cell.cell_type == 'code' and skipped(cell): return cell
+        return await super().async_execute_cell(cell, *args, **kwargs)
+
+
+def render(path, timeout=600):
+    "Execute the notebook at `path` in its own folder and write it back with its outputs"
+    nb = nbformat.read(path, as_version=4)
+    Renderer(nb, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(Path(path).parent)))).execute()
+    nbformat.write(nb, path)
+
+
+if __name__ == '__main__':
+    for p in sys.argv[1:]: render(p); print('rendered', p)
