@@ -1,0 +1,7 @@
+"Tests run alone on their machine: no display, no network, two threads"
+import os, sys
+from pathlib import Path
+
+os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+sys.path.insert(0, str(Path(__file__).parent))
