@@ -39,7 +39,7 @@ class TensorVideo(TensorBase):
         **kwargs
     ):
         "A strip of frames for each view; returns the axes"
-        clips = self.reshape(-1, *self.shape[-4:])[:rows]
-        strip = np.concatenate([np.pad(contact_sheet(displayable(o), n=n, height=height), ((0, 2), (0, 0), (0, 0)), constant_values=255) for o in clips])[:-2]
+        strips = [contact_sheet(displayable(o), n=n, height=height) for o in self.reshape(-1, *self.shape[-4:])[:rows]]
+        strip = np.concatenate([np.pad(o, ((0, 2), (0, 0), (0, 0)), constant_values=255) for o in strips])[:-2]   # a white line below each
         if ctx is None: kwargs.setdefault('figsize', (strip.shape[1]/72, strip.shape[0]/72))
         return show_image(strip, ctx=ctx, title=title, **kwargs)
