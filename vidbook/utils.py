@@ -140,6 +140,10 @@ def _tar_members(file):
     "The same of a tar file, compressed or not"
     with tarfile.open(file) as t:
         for m in t: yield m.name, 'folder' if m.isdir() else 'file' if m.isfile() else 'link or device', m.size, t.extractfile, m
+        t.fileobj.seek(t.offset)   # tarfile stops without a word where a file was cut; a whole one goes on with zeros
+        block = t.fileobj.read(512)
+        if len(block) < 512 or any(block): raise tarfile.ReadError('it ends too early')
+        while t.fileobj.read(1 << 20): pass   # the checksum of a compressed file comes last
 
 def _members(archive):
     "The members of `archive`, by what the file holds and not by its name"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..io.source import VideoFile
-from ..utils import VidbookError, atomic_path, media_files, what_is
+from ..utils import VidbookError, atomic_path, lazy_import, media_files, what_is
 
 # %% ../../nbs/data/table.ipynb #61720699
 class TableError(VidbookError):
@@ -163,7 +163,9 @@ def _classes_file(file): return file.with_name(f'{file.stem}.classes.txt')
 
 def _load(file):
     "The columns of a csv or parquet file as they are, texts left alone: a class may be called NA or 007"
-    if file.suffix == '.parquet' and file.is_file(): return pd.read_parquet(file)
+    if file.suffix == '.parquet' and file.is_file():
+        lazy_import('pyarrow')
+        return pd.read_parquet(file)
     texts = {k: str for k in ('id', 'video', 'label', 'split', 'source', 'template')}
     try: df = pd.read_csv(StringIO(read_text(file)), dtype=texts, keep_default_na=False, na_values=[''])
     except ValueError as e: raise TableError(f'{file} is no csv table ({str(e).strip()}); mend it, or save it again.') from e
@@ -213,7 +215,7 @@ def write_table(
     "Save a table, and its classes beside it"
     file, out = Path(file), df.drop(columns='origin', errors='ignore')
     with atomic_path(file) as temp:
-        if file.suffix == '.parquet': out.to_parquet(temp)
+        if file.suffix == '.parquet' and lazy_import('pyarrow'): out.to_parquet(temp)
         else: out.assign(label=[_cell(o) for o in out['label']]).to_csv(temp, index=False)
     with atomic_path(_classes_file(file)) as temp: temp.write_text('\n'.join(vocab_of(df))+'\n', encoding='utf-8')
 
