@@ -91,10 +91,10 @@ def _inside(frames, n_frames, out_of_bound):
     last = np.where(frames < n_frames, frames, 0).max(1, keepdims=True)
     return np.where(frames < n_frames, frames, last)
 
-# %% ../../nbs/io/sample.ipynb #80ce0386
 _starts = dict(segments=_segment_starts, dense=_dense_starts)
 _frames = dict(uniform=_uniform_frames, untrimmed=_untrimmed_frames)
 
+# %% ../../nbs/io/sample.ipynb #80ce0386
 @dataclass(frozen=True)
 class Sampling:
     "How frames are chosen: `sampling(n_frames, test)` gives indices (V, T)"
@@ -131,7 +131,7 @@ class Sampling:
         c = self.clip
         if self.target_fps is None:
             return (c.clip_len - 1)*c.interval + 1 if test else c.clip_len*c.interval, np.arange(c.clip_len)*c.interval
-        if not fps: raise ValueError(f'Sampling with target_fps={self.target_fps} needs the fps of the video; call it with fps=.')
+        if not fps: raise ValueError(f'Sampling with target_fps={self.target_fps} needs the rate of the video; call it with fps=.')
         span = max(1, c.clip_len*c.interval*fps/self.target_fps)
         return span if test else int(np.ceil(span)), np.linspace(0, span - 1, c.clip_len).astype(int)
 
@@ -140,8 +140,7 @@ class Sampling:
         return self(n_frames, test, rng, fps).ravel()
 
     @property
-    def n_seen(self):
-        "T: the frames of one view"
+    def n_seen(self): # T, the frames of one view
         return self.clip.n if self.clip.segments and self.kind in _starts else self.clip.clip_len
 
     def with_clips(self, k:int):
@@ -152,7 +151,6 @@ class Sampling:
         return replace(self, clip=replace(self.clip, n=self.clip.n*k))
 
     def to_dict(self): return asdict(self)
-
     @classmethod
     def from_dict(cls, d):
         "The sampling that `to_dict` described"

@@ -15,7 +15,6 @@ from itertools import count
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from fastcore.basics import noop
 
 from .packets import MediaError, Packets, check_file
 from .source import VideoFile
@@ -40,7 +39,7 @@ class Reader:
     "What all readers have in common: `len`, `fps`, `pts`, `size` and `frames`"
     name, codec, rotation, has_audio = 'reader', None, 0, False
 
-    def __init__(self, path, fps=None, pts=None): self.path, self.fps, self.pts, self._pid = str(path), fps, pts, os.getpid()
+    def __init__(self, path, fps, pts): self.path, self.fps, self.pts, self._pid = str(path), fps, pts, os.getpid()
     def __len__(self): return len(self.pts)
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
@@ -61,7 +60,7 @@ class Reader:
         idxs = np.asarray(idxs).astype(np.int64).ravel()
         if not len(idxs): return self.frames([0], short_side)[:0]
         if idxs.min() < 0 or idxs.max() >= len(self):
-            raise IndexError(f'{self.path}: frames {idxs.min()} to {idxs.max()} of a video with {len(self)} frames (0 to {len(self)-1}).')
+            raise IndexError(f'{self.path}: asked for frames {idxs.min()} to {idxs.max()}, it has 0 to {len(self)-1}.')
         if os.getpid() != self._pid: raise RuntimeError(f'{self.path} was opened by another process; open it in the worker.')
         unique, place = np.unique(idxs, return_inverse=True)
         frames = self._stack(unique, short_side)
@@ -74,7 +73,7 @@ class Reader:
             picture = resized(picture, short_side)
             if out is None: out = np.empty((len(idxs), *picture.shape), np.uint8)
             if picture.shape != out.shape[1:]:
-                raise MediaError(self.path, f'frame {i} is {picture.shape[1]}x{picture.shape[0]}, those before {out.shape[2]}x{out.shape[1]}')
+                raise MediaError(self.path, f'frame {i} has the shape {picture.shape}, those before {out.shape[1:]}')
             out[np.searchsorted(idxs, i)] = picture
         return out
 
@@ -153,12 +152,16 @@ class PyAVReader(Reader):
             yield i, np.rot90(picture, turns) if turns else picture
 
 # %% ../../nbs/io/video.ipynb #13cd5ee9
-def _count_packets(path):
-    "How many frames a file has by its packets; None if PyAV cannot tell"
+_decord_formats = {'mov', 'matroska', 'avi'}
+
+def _plain(path, pts):
+    "May decord be trusted with this file, in which it found frames at the times `pts`?"
+    if not len(pts) or pts[0] < 0: return False
     try: packets = Packets(path)
-    except MediaError: return None
+    except MediaError: return True
     packets.close()
-    return packets.n
+    kind = packets.container.format.name.split(',')[0]
+    return kind in _decord_formats and packets.n == len(pts) and not packets.open_groups
 
 class DecordReader(Reader):
     "Frames by decord"
@@ -167,15 +170,16 @@ class DecordReader(Reader):
         decord = lazy_import('decord')
         decord.logging.set_level(decord.logging.QUIET)
         self.error, path = decord.DECORDError, check_file(path)
-        expected = _count_packets(path)
-        try: self.video = decord.VideoReader(path, num_threads=1)
+        try:
+            self.video = decord.VideoReader(path, num_threads=1)
+            pts = self.video.get_frame_timestamp(range(len(self.video)))[:, 0].astype(np.float64)
         except (self.error, RuntimeError) as e: raise self._failed(path, 'open', e) from e
-        pts = self.video.get_frame_timestamp(range(len(self.video)))[:, 0] if len(self.video) else np.zeros(0)
-        if not len(pts) or pts[0] < 0 or expected not in (None, len(pts)):
-            raise MediaError(path, 'decord miscounts its frames', "read it with reader='pyav'")
-        super().__init__(path, self.video.get_avg_fps(), pts.astype(np.float64) - pts[0])
+        if not _plain(path, pts): raise MediaError(path, 'decord would misplace its frames', "read it with reader='pyav'")
+        super().__init__(path, self.video.get_avg_fps(), pts - pts[0])
 
-    def _failed(self, path, what, e): return MediaError(path, f'decord cannot {what} it ({str(e).strip().splitlines()[0].split("Error: ")[-1]})')
+    def _failed(self, path, what, e):
+        first_line = str(e).strip().splitlines()[0].split('Error: ')[-1]
+        return MediaError(path, f'decord cannot {what} it ({first_line})')
 
     def close(self): self.video = None
 
@@ -191,8 +195,8 @@ class PartReader(Reader):
     def __init__(self, reader, start:float=None, end:float=None):
         first, last = np.searchsorted(reader.pts, [(start or 0) - 1e-6, (np.inf if end is None else end) - 1e-6])
         if first == last:
-            raise MediaError(reader.path, f'no frame lies from {start or 0:g} to {end or reader.pts[-1]:g} s (the last one is at {reader.pts[-1]:.6g} s)',
-                             'mend start and end')
+            why = f'no frame lies in the part from {start} to {end} s, the last one is at {reader.pts[-1]:.6g} s'
+            raise MediaError(reader.path, why, 'mend start and end')
         super().__init__(reader.path, reader.fps, reader.pts[first:last] - reader.pts[first])
         self.reader, self.first, self.name = reader, first, reader.name
         self.codec, self.has_audio, self.rotation = reader.codec, reader.has_audio, reader.rotation
@@ -213,32 +217,21 @@ def _openers(video, reader):
     if video.template or os.path.isdir(video.path):
         return [partial(FramesReader, video.path, video.template or 'img_{:05}.jpg', video.start_index, video.n_frames)]
     first, second = _order[reader]
-    return [partial(_readers[name], video.path) for name in ([first, second] if find_spec(second) or second == 'pyav' else [first])]
+    return [partial(_readers[name], video.path) for name in (first, second) if name != second or name == 'pyav' or find_spec(name)]
 
-def _first_that_works(video, reader, use):
-    "`use(reader)` of the first reader that can open `video` and does not fail in `use`"
-    errors = []
-    for opener in _openers(video, reader):
-        try: return use(_part(opener(), video))
-        except MediaError as e: errors.append(e)
-    whys = list(dict.fromkeys(e.why for e in errors))
-    raise MediaError(errors[0].path, ' and '.join(whys), errors[0].mend) from errors[0]
-
-def _part(opened, video):
-    "The part of an open video that `video` asks for"
-    start, end = getattr(video, 'start', None), getattr(video, 'end', None)
-    return opened if start is None and end is None else PartReader(opened, start, end)
-
+# %% ../../nbs/io/video.ipynb #efd333fa
 def open_video(
     video, # Path, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
     reader:str='auto', # 'auto', 'pyav' or 'decord': the one to try first
 )->Reader:
-    "An open reader; `MediaError` if no reader can open it"
-    return _first_that_works(video, reader, noop)
-
-# %% ../../nbs/io/video.ipynb #6690c7e1
-def _read_and_close(idxs, short_side, reader):
-    with reader: return reader.frames(idxs, short_side)
+    "An open reader; `MediaError` if no reader can open the video"
+    errors, start, end = [], getattr(video, 'start', None), getattr(video, 'end', None)
+    for opener in _openers(video, reader):
+        try: opened = opener()
+        except MediaError as e: errors.append(e)
+        else: return opened if start is None and end is None else PartReader(opened, start, end)
+    whys = dict.fromkeys(e.why for e in errors)                             # each reason once
+    raise MediaError(errors[0].path, ' and '.join(whys), errors[0].mend) from errors[0]
 
 def read_frames(
     video, # Path, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
@@ -246,8 +239,12 @@ def read_frames(
     short_side:int=None, # Resize so that the shorter side has so many pixels
     reader:str='auto', # 'auto', 'pyav' or 'decord': the one to try first
 )->np.ndarray: # uint8 (T, H, W, 3)
-    "Open, read, close; if one reader fails in the middle, the other one reads all"
-    return _first_that_works(video, reader, partial(_read_and_close, idxs, short_side))
+    "Open, read, close"
+    with open_video(video, reader) as r:
+        try: return r.frames(idxs, short_side)
+        except MediaError:
+            if r.name != 'decord' or reader == 'pyav': raise
+    return read_frames(video, idxs, short_side, 'pyav')
 
 # %% ../../nbs/io/video.ipynb #6c404c34
 @dataclass(frozen=True)
@@ -275,4 +272,5 @@ def probe(
 )->VideoInfo:
     "Frames, rate, size, duration, codec, sound and rotation of a video"
     with open_video(video) as r:
-        return VideoInfo(r.path, len(r), r.fps, *r.size, float(r.pts[-1] + 1/r.fps), r.codec, r.has_audio, r.rotation, _varies(r.pts), r.name)
+        duration = float(r.pts[-1] + 1/r.fps)
+        return VideoInfo(r.path, len(r), r.fps, *r.size, duration, r.codec, r.has_audio, r.rotation, _varies(r.pts), r.name)

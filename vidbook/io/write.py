@@ -27,6 +27,7 @@ def _scaled(frame, w, h):
     if frame.shape[:2] == (h, w): return frame
     return cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA if h < frame.shape[0] else cv2.INTER_LINEAR)
 
+# %% ../../nbs/io/write.ipynb #9a38884f
 def contact_sheet(
     frames, # The clip: uint8, (T, H, W, 3) or a list of (H, W, 3)
     n:int=8, # So many frames are shown, evenly spread over the clip
@@ -101,6 +102,17 @@ class _Sound:
         self.feed()
         self.out.mux(self.stream.encode(None))
 
+def _encode(out, video, sound, frames, rate):
+    "Send all `frames`, and the sound in step with them"
+    for i,frame in enumerate(frames):
+        picture = _video_frame(frame, i, 1/rate)
+        if (picture.width, picture.height) != (video.width, video.height):
+            raise ValueError(f'Frame {i} is {picture.width}x{picture.height}, the first {video.width}x{video.height}; resize to one size.')
+        out.mux(video.encode(picture))
+        if sound: sound.feed((i+1)/rate)
+    out.mux(video.encode(None))
+    if sound: sound.close()
+
 # %% ../../nbs/io/write.ipynb #af7511bb
 def write_video(
     path, # File to write; its ending (.mp4, .mov, .mkv, .avi) names the container
@@ -120,18 +132,12 @@ def write_video(
     frames, rate = iter(frames), Fraction(fps).limit_denominator(100_000)
     first = next(frames, None)
     if first is None: raise ValueError(f'{path}: there are no frames to write.')
-    options = dict(crf=crf, preset=preset, mbtree=0) | ({} if keyint_scenecut else dict(sc_threshold=0)) | (options or {})
-    fmt = _format_of(path)
-    with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=fmt, options={'movflags': '+faststart'}) as out:
-        video = _video_stream(out, first, rate, pix_fmt, gop, threads, options)
+    settings = dict(crf=crf, preset=preset, mbtree=0) | ({} if keyint_scenecut else dict(sc_threshold=0)) | (options or {})
+    container, fmt = {'movflags': '+faststart'}, _format_of(path)
+    with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=fmt, options=container) as out:
+        video = _video_stream(out, first, rate, pix_fmt, gop, threads, settings)
         sound = None if audio is None else _Sound(out, audio, sample_rate)
-        for i,frame in enumerate(chain([first], frames)):
-            if np.shape(frame)[:2] != np.shape(first)[:2]:
-                raise ValueError(f'{path}: frame {i} is {np.shape(frame)}, the first {np.shape(first)}; resize them to one size.')
-            out.mux(video.encode(_video_frame(frame, i, 1/rate)))
-            if sound: sound.feed((i+1)/rate)
-        out.mux(video.encode(None))
-        if sound: sound.close()
+        _encode(out, video, sound, chain([first], frames), rate)
     return Path(path)
 
 # %% ../../nbs/io/write.ipynb #e9e4f878
@@ -163,7 +169,8 @@ def stream_copy(
         src.seek(zero, stream=stream)
         for packet in src.demux(stream):
             if not packet.size: continue
-            packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.dts - zero, copy
+            packet.pts, packet.dts = (None if t is None else t - zero for t in (packet.pts, packet.dts))
+            packet.stream = copy
             out.mux(packet)
     return Path(dest)
 
