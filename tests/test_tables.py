@@ -74,6 +74,14 @@ def test_split_repeats_and_covers():
         assert split_by_group(df, seed=seed)['split'].tolist() == split['split'].tolist()
 
 
+def test_joined_tables_are_dealt_out():
+    "Rows may share an index, as after `pd.concat`; test rows stay"
+    df = pd.DataFrame(dict(id=list('pqrst'), label=['a', 'b', 'a', 'b', 'a'], split='train'))
+    both = pd.concat([df, df.assign(id=list('uvwxy'), split='test'), df.assign(id=list('zäöü_'))])
+    assert split_by_group(both, 'id')['split'].tolist()[5:10] == ['test']*5
+    assert split_by_group(both, 'id')['split'].value_counts().to_dict() == dict(train=8, valid=2, test=5)
+
+
 def test_clips_without_a_source_stand_alone():
     df = pd.DataFrame(dict(id=list('pqrstuvwxy'), label=['a', 'b']*5, source=[None, np.nan]*5))
     assert split_by_group(df)['split'].value_counts().to_dict() == dict(train=8, valid=2)

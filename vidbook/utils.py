@@ -150,8 +150,8 @@ def _members(archive):
     with open(archive, 'rb') as f: head = f.read(4)
     if head == b'Rar!': raise ArchiveError(f'{archive} is a rar file, which Python cannot open: unpack it with `unrar x {archive}` or '
                                            f'`7z x {archive}` and give the folder instead.')
+    if tarfile.is_tarfile(archive): return _tar_members(archive)   # first, as a tar that ends with a zip would pass for one
     if zipfile.is_zipfile(archive): return _zip_members(archive)
-    if tarfile.is_tarfile(archive): return _tar_members(archive)
     raise ArchiveError(f'{archive} is no zip or tar file; download it again, or unpack it yourself and give the folder.')
 
 # %% ../nbs/utils.ipynb #477a48b2
@@ -162,11 +162,12 @@ def _unpack(archive, dest, max_bytes, max_ratio):
     done = 0
     for name,kind,size,opener,member in _members(archive):
         path = dest/_member_path(archive, name)
-        if kind == 'folder': path.mkdir(parents=True, exist_ok=True); continue
-        if kind != 'file': raise ArchiveError(f'{archive}: the member {name!r} is a {kind}; repack the archive with plain files only.')
+        if kind not in ('file', 'folder'): raise ArchiveError(f'{archive}: the member {name!r} is a {kind}; repack it with plain files only.')
         if opener is None: raise ArchiveError(f'{archive}: the member {name!r} needs a password; unpack it yourself and give the folder.')
+        done += 512   # a name takes room too: a million empty files are too many
         if done+size > limit:
             raise ArchiveError(f'{archive} would unpack to more than {limit/1e6:.0f} MB; if you trust it, raise max_bytes or max_ratio.')
+        if kind == 'folder': path.mkdir(parents=True, exist_ok=True); continue
         with opener(member) as source: done += _copy(archive, name, source, path, limit-done)
 
 # %% ../nbs/utils.ipynb #8c988bcd

@@ -94,16 +94,15 @@ def split_by_group(
 ):
     "The table with the column `split` dealt out anew between train and valid; test rows stay test rows"
     if by not in df: raise TableError(f"the table has no column '{by}' to split by (it has: {', '.join(df)}); add it, or split by='id'.")
-    df, rng = df.copy(), np.random.default_rng(seed)
-    free = df[df['split'] != 'test'] if 'split' in df else df
-    group = free[by].where(free[by].notna(), free['id']).astype(str)
-    first = pd.Series([(label_names(o) or [''])[0] for o in free['label']], free.index)
+    test = (df['split'] == 'test').to_numpy() if 'split' in df else np.zeros(len(df), bool)
+    free, rng, valid = df[~test], np.random.default_rng(seed), []
+    group = free[by].where(free[by].notna(), free['id']).astype(str).to_numpy()
+    first = [(label_names(o) or [''])[0] for o in free['label']]
     sizes = pd.DataFrame(dict(label=first, group=group)).groupby('group')['label'].agg(['min', 'size']).sort_index()
-    valid = []
     for _,o in sizes.groupby('min'): valid += _dealt(list(o['size'].sample(frac=1, random_state=rng).items()), valid_pct*o['size'].sum())
-    if 'split' not in df: df['split'] = 'train'
-    df.loc[free.index, 'split'] = np.where(group.isin(valid), 'valid', 'train')
-    return df
+    split = np.full(len(df), 'test', object)
+    split[~test] = np.where(np.isin(group, valid), 'valid', 'train')
+    return df.assign(split=split)
 
 # %% ../../nbs/data/table.ipynb #92ff8e5f
 def _source(group, path):
