@@ -40,8 +40,10 @@ def test_size():
     assert not {p.name: p.stat().st_size for p in notebooks() if p.stat().st_size > 150_000}
 
 
-def test_lines_fit(): 
-    assert not [f'{p.name}:{i}' for p in modules() for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1) if len(line) > 150]
+def test_lines_fit():
+    "120 columns are the aim, 150 the limit; nbdev writes `__all__` and the cells' origins itself"
+    lines = [(p, i, line) for p in modules() for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1)]
+    assert not [f'{p.name}:{i}' for p, i, line in lines if len(line) > 150 and not line.startswith(('__all__', '# %%'))]
 
 
 def test_tests_stand_beside_the_code():
