@@ -57,6 +57,7 @@ def _lock(folder):
     except OSError: f.close(); return None
     return f
 
+# %% ../../nbs/data/cache.ipynb #51ebb8ed
 def _sweep(place):
     "Remove the caches that killed processes have left in `place`"
     for folder in place.glob('vidbook-frames-*') if fcntl else ():

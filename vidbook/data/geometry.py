@@ -45,7 +45,8 @@ def three_boxes(w:int, h:int, size):
     cw, ch = as_wh(size)
     if h == ch: x, y = (w-cw)//2, 0
     elif w == cw: x, y = 0, (h-ch)//2
-    else: raise ValueError(f'Three crops of {cw}x{ch} from frames of {w}x{h}: one side must fit exactly; resize the short side to {min(cw, ch)} first.')
+    else: raise ValueError(f'Three crops of {cw}x{ch} from frames of {w}x{h}: one side must fit exactly; '
+                           f'resize the short side to {min(cw, ch)} first.')
     return _placed([(0, 0), (2*x, 2*y), (x, y)], cw, ch)
 
 _five = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2)]
@@ -62,7 +63,8 @@ def check_box(box, w:int, h:int):
     "`box` if it lies within a `w` x `h` frame, otherwise an error that says what to change"
     l, t, r, b = box
     if 0 <= l < r <= w and 0 <= t < b <= h: return box
-    raise ValueError(f'A crop of {r-l}x{b-t} at ({l}, {t}) does not fit into frames of {w}x{h}: resize them to a larger short side, or crop less.')
+    raise ValueError(f'A crop of {r-l}x{b-t} at ({l}, {t}) does not fit into frames of {w}x{h}: '
+                     'resize them to a larger short side, or crop less.')
 
 # %% ../../nbs/data/geometry.ipynb #3966cbfd
 def global_rng():

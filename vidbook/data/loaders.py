@@ -72,6 +72,13 @@ def _warn_if_short(videos, sampling, most=20):
     warnings.warn(f'A clip of {sampling.n_seen} frames, {sampling.clip.interval} apart, reaches over {need} frames, but the longest of the first '
                   f'{len(videos[:most])} videos has {seen}: clips repeat their videos. Take a smaller clip_len, n or interval.')
 
+# %% ../../nbs/data/loaders.ipynb #e148ad14
+def _cache(cache, spec):
+    "What the argument `cache` means"
+    if cache == 'memory': return FrameCache(spec.short_side)
+    if cache is None or isinstance(cache, FrameCache): return cache
+    raise ValueError(f"cache={cache!r}; give 'memory', a FrameCache, or None.")
+
 # %% ../../nbs/data/loaders.ipynb #7b96821d
 class VideoDataLoaders(DataLoaders):
     "Loaders of clips: `train`, `valid` and, if the table has test rows, `test`; with `vocab`, `c`, `spec`, `table` and `cache`"
@@ -114,9 +121,9 @@ class VideoDataLoaders(DataLoaders):
         vocab, multi = vocab_of(df), isinstance(rows[0].label, list)
         spec = _spec(vocab, spec, clip, size, **kw)
         _warn_if_short([rows[i].video for i in splits[0]], spec.sample)
-        if cache == 'memory': cache = FrameCache(spec.short_side)
+        clips = VideoBlock(spec, _cache(cache, spec))
         labels = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
-        block = DataBlock((VideoBlock(spec, cache), labels), getters=[AttrGetter('video'), AttrGetter('label')], splitter=_Given(splits))
+        block = DataBlock((clips, labels), getters=[AttrGetter('video'), AttrGetter('label')], splitter=_Given(splits))
         dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device, drop_last=len(splits[0]) >= bs)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
         res.table = df
@@ -137,6 +144,7 @@ def from_folder(cls:VideoDataLoaders,
     "Loaders of a folder of videos, the classes named after the folders"
     return cls.from_table(from_folders(path, valid_pct, seed, group=group), clip, size, bs, **kw)
 
+# %% ../../nbs/data/loaders.ipynb #07b0481e
 @patch(cls_method=True)
 def from_df(cls:VideoDataLoaders,
     df, # DataFrame
@@ -150,11 +158,13 @@ def from_df(cls:VideoDataLoaders,
 ):
     "Loaders of any DataFrame"
     for c in filter(None, (x_col, y_col, valid_col)):
-        if c not in df: raise TableError(f'The DataFrame has no column {c!r}, only {", ".join(map(str, df))}: give the right x_col, y_col or valid_col.')
+        if c in df: continue
+        raise TableError(f'The DataFrame has no column {c!r} (it has: {", ".join(map(str, df))}); give the right x_col, y_col or valid_col.')
     df = df.rename(columns={x_col: 'video', y_col: 'label'})
     if valid_col: df['split'] = ['valid' if o else 'train' for o in df[valid_col]]
     return cls.from_table(read_table(df, path, valid_pct, seed), **kw)
 
+# %% ../../nbs/data/loaders.ipynb #4726149f
 @patch(cls_method=True)
 def from_lists(cls:VideoDataLoaders,
     train, # List file with lines `path label`, or with `frames` `folder n_frames label`

@@ -102,6 +102,7 @@ def test_pipeline(self:ClipSpec,
     crops = [o(min(as_wh(self.seen)) if o is Resize else self.seen) for o in _crops[views.crops]]
     return ClipPipeline((OpenVideo(self.reader, cache), SampleFrames(sampling, test=True), DecodeFrames(self.short_side), *crops, ToVideo()))
 
+# %% ../../nbs/data/spec.ipynb #9b0b5896
 @patch
 def batch_tfms(self:ClipSpec)->list:
     "What happens to whole batches on the device; random ones act in training only"
