@@ -77,13 +77,13 @@ def prepare(annotations, videos, dest, split=1, annotations_sha256=None, videos_
     "The same for any data set in UCF101's layout; `counts` are checked"
     if split not in splits: raise TableError(f'there is no split {split}; choose 1, 2 or 3.')
     dest = Path(dest)
-    with open_source(annotations, dest/'annotations', annotations_sha256) as folder: df = read_annotations(folder, counts)
-    with open_source(videos, dest/'videos', videos_sha256) as folder:
-        paths = match_videos(df['id'].tolist(), folder)
+    with open_source(annotations, dest/'annotations', annotations_sha256) as notes:
+        df = read_annotations(notes, counts)   # first, as it takes no time; but kept only with the videos
+        with open_source(videos, dest/'videos', videos_sha256) as folder: paths = match_videos(df['id'].tolist(), folder)
     base = Path(videos).resolve() if Path(videos).is_dir() else Path('videos')
     df['id'] = ['/'.join(Path(o).parts[-2:]) for o in paths]   # as it is spelt on disk
-    df.insert(1, 'video', [(base/o).as_posix() for o in paths])
-    df.insert(3, 'split', df[f'split{split}'])
+    df = df.assign(video=[(base/o).as_posix() for o in paths], split=df[f'split{split}'])
+    df = df[['id', 'video', 'label', 'split', 'source', *(f'split{k}' for k in splits)]]
     return write_dataset(df, dest, 'ucf101', {f'_split_{k}': f'split{k}' for k in splits}, listed='id')
 
 
