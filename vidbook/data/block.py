@@ -11,6 +11,7 @@ import re
 import cv2
 from fastai.data.block import TransformBlock
 from fastai.data.core import TfmdDL
+from fastai.data.transforms import CategoryMap
 from fastai.torch_core import TensorCategory, TensorMultiCategory
 from fastcore.basics import defaults
 from fasttransform import Transform
@@ -62,9 +63,9 @@ class ClipTransform(Transform):
         self.train = spec.train_pipeline(cache) if views is None else self.test
 
     def setups(self, dl):
-        "Learn the classes"
+        "Learn the classes of the label, if there is just one label"
         vocab = getattr(dl, 'vocab', None)
-        if vocab is not None: self.swap = SwapLabels(vocab, self.spec.flip_pairs)
+        if isinstance(vocab, CategoryMap): self.swap = SwapLabels(vocab, self.spec.flip_pairs)
 
     def pipeline(self, split_idx):
         "The pipeline for items of a split"
