@@ -263,8 +263,8 @@ class VideoInfo:
     reader:str # The reader that can open it
 
 def _varies(pts):
-    "Do the steps between times differ by more than rounding?"
-    steps = np.diff(pts)
+    "Do the steps between times differ by more than rounding? The last one may: encoders stretch it"
+    steps = np.diff(pts)[:-1]
     return bool(len(steps) and np.ptp(steps) > .3*np.median(steps))
 
 def probe(
