@@ -21,6 +21,8 @@ def _result(out):
     "The eval-mode result of a network that may also give auxiliary outputs"
     return out[0] if isinstance(out, tuple) else out
 
+def _as_weights(class_weight): return None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+
 @torch.no_grad()
 def _top_k(logits, labels, k):
     "Share of rows whose label is among the `k` highest logits"
@@ -36,7 +38,7 @@ class ClassificationLoss(nn.Module):
     ):
         super().__init__()
         self.label_smoothing, self.weight = label_smoothing, weight
-        self.register_buffer('class_weight', None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32), persistent=False)
+        self.register_buffer('class_weight', _as_weights(class_weight), persistent=False)
 
     def forward(self, out, labels):
         logits = _result(out).float()
@@ -60,7 +62,7 @@ class MultiLabelLoss(nn.Module):
     ):
         super().__init__()
         self.weight = weight
-        self.register_buffer('class_weight', None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32), persistent=False)
+        self.register_buffer('class_weight', _as_weights(class_weight), persistent=False)
 
     def forward(self, out, labels):
         return dict(loss_cls=self.weight*F.binary_cross_entropy_with_logits(_result(out).float(), labels.float(), self.class_weight))

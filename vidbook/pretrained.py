@@ -39,7 +39,8 @@ def _pickles(path):
     "Each pickle in a file of `torch.save`, of today's zip form or of the older one that is several pickles in a row"
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as z:
-            if any(n.endswith('constants.pkl') for n in z.namelist()): raise WeightsError(f'{path} is a TorchScript archive: save its state_dict() with torch.save or as safetensors.')
+            if any(n.endswith('constants.pkl') for n in z.namelist()):
+                raise WeightsError(f'{path} is a TorchScript archive: save its state_dict() with torch.save or as safetensors.')
             yield from (z.read(n) for n in z.namelist() if n.endswith('/data.pkl'))
         return
     with open(path, 'rb') as f: yield from (f for _ in range(4))     # magic number, protocol, machine, content
@@ -50,7 +51,8 @@ def _read_torch(path):
         names = set().union(*map(_globals_in, _pickles(path)))
         with torch.serialization.safe_globals([(Inert, n) for n in names]): return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, ValueError, EOFError, RuntimeError, KeyError, AttributeError, IndexError, TypeError) as e:
-        raise WeightsError(f'{path} cannot be read as weights ({" ".join(str(e).split())[:160]}): give a .pth file of a state dict, or safetensors.') from e
+        why = ' '.join(str(e).split())[:160]
+        raise WeightsError(f'{path} cannot be read as weights ({why}): give a .pth file of a state dict, or safetensors.') from e
 
 # %% ../nbs/pretrained.ipynb #59a1a9bf
 _containers = 'state_dict model_state model module model_state_dict'.split()
@@ -62,14 +64,16 @@ def _download(url):
     if dest.exists(): return dest
     dest.parent.mkdir(parents=True, exist_ok=True)
     try: torch.hub.download_url_to_file(url, str(dest), prefix and prefix[1])
-    except (OSError, RuntimeError) as e: raise WeightsError(f'{url} could not be downloaded ({e}): download it yourself and give the path.') from e
+    except (OSError, RuntimeError) as e:
+        raise WeightsError(f'{url} could not be downloaded ({e}): download it yourself and give the path.') from e
     return dest
 
 def _tensors_in(content, where):
     "The state dict in what a file holds, without the prefix of a parallel wrapper"
     while isinstance(content, dict) and not any(isinstance(v, torch.Tensor) for v in content.values()):
         content = next((content[k] for k in _containers if isinstance(content.get(k), dict)), None)
-    if not isinstance(content, dict) or not content: raise WeightsError(f'{where} holds no state dict: expected names and tensors, or a dict with one of {", ".join(_containers)}.')
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f'{where} holds no state dict: expected names and tensors, or a dict with one of {", ".join(_containers)}.')
     state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     return {k.removeprefix('module.'): v for k, v in state.items()} if all(k.startswith('module.') for k in state) else state
 
@@ -84,7 +88,9 @@ def read_state(
     if isinstance(source, dict): return _tensors_in(source, 'the dict')
     if str(source).startswith(('http://', 'https://')): source = _download(str(source))
     path = Path(source)
-    if not path.is_file(): raise WeightsError(f'{path} {"is a folder" if path.is_dir() else "does not exist"}: give a weights file (.pth, .pt or .safetensors).')
+    if not path.is_file():
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        raise WeightsError(f'{path} {what}: give a weights file (.pth, .pt or .safetensors).')
     if path.suffix != '.safetensors': return _tensors_in(_read_torch(path), path)
     try: return _tensors_in(load_file(path), path)
     except Exception as e: raise WeightsError(f'{path} is not a safetensors file ({e}): download or save it again.') from e
@@ -113,7 +119,8 @@ def _row(name, target, found):
     old, value = found or ('', None)
     fits = value is not None and target is not None and value.shape == target.shape
     status = 'loaded' if fits else 'missing' if value is None else 'unexpected' if target is None else 'wrong shape'
-    return dict(name=name, status=status, shape=tuple(target.shape) if target is not None else None, file=old, file_shape=tuple(value.shape) if value is not None else None)
+    shape, file_shape = (None if t is None else tuple(t.shape) for t in (target, value))
+    return dict(name=name, status=status, shape=shape, file=old, file_shape=file_shape)
 
 # %% ../nbs/pretrained.ipynb #626afd98
 def _table(rows, limit=12):
@@ -132,7 +139,8 @@ def load_weights(
            or (r['status'] == 'unexpected' and found[r['name']][1].is_floating_point())]
     if bad:
         counts = ', '.join(f'{n} {status}' for status, n in pd.Series([r['status'] for r in bad]).value_counts().items())
-        raise WeightsError(f'these weights do not fit the model: {counts} of {len(rows)} entries. For weights of another head or network use init_from.\n{_table(bad)}')
+        raise WeightsError(f'these weights do not fit the model: {counts} of {len(rows)} entries. '
+                           f'For weights of another head or network use init_from.\n{_table(bad)}')
     loaded = [r for r in rows if r['status'] == 'loaded']
     with torch.no_grad():
         for r in loaded: own[r['name']].copy_(found[r['name']][1])
@@ -160,10 +168,13 @@ def init_from(
         rows.append(dict(name=name, status=status, shape=tuple(own[name].shape), file=found[name][0] if name in found else ''))
     sizes = {n: p.numel() for n, p in model.named_parameters() if not n.startswith('head.')}
     share = sum(size for n, size in sizes.items() if values[n] is not None)/max(1, sum(sizes.values()))
-    if share < min_share: raise WeightsError(f'only {share:.0%} of the body is in these weights (min_share is {min_share:.0%}): another network?\n{_table([r for r in rows if r["status"] == "left"])}')
+    left = [r for r in rows if r['status'] == 'left']
+    if share < min_share:
+        raise WeightsError(f'only {share:.0%} of the body is in these weights (min_share is {min_share:.0%}): another network?\n'+_table(left))
     with torch.no_grad():
         for name, value in values.items():
             if value is not None: own[name].copy_(value)
-    report = pd.DataFrame(rows); counts = report.status.value_counts()
-    print(f'{share:.0%} of the body: {", ".join(f"{n} {s}" for s, n in counts.items())}; left as they were: {", ".join(report.name[report.status == "left"][:6]) or "none"}')
+    report = pd.DataFrame(rows)
+    counts = ', '.join(f'{n} {status}' for status, n in report.status.value_counts().items())
+    print(f'{share:.0%} of the body: {counts} ({", ".join(r["name"] for r in left[:6])})')
     return report

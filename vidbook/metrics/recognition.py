@@ -15,7 +15,8 @@ from fastai.learner import Metric
 def _checked(scores, labels):
     "Both as arrays, refused where they cannot belong together"
     scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.ndim != 2 or len(scores) != len(labels): raise ValueError(f'scores {scores.shape} and labels {labels.shape}: expected (n, classes) and n labels')
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(f'scores {scores.shape} and labels {labels.shape}: expected (n, classes) and n labels')
     if not len(scores): raise ValueError('no scores: there is nothing to average')
     return scores, labels
 
@@ -73,7 +74,8 @@ def mean_average_precision(
 )->float:
     "Average precision of each class, averaged over the classes that have positives"
     scores, labels = _checked(scores, labels)
-    return float(np.nanmean([_average_precision(s, l > 0) for s, l in zip(scores.T, labels.T)]))
+    precisions = np.array([_average_precision(s, l > 0) for s, l in zip(scores.T, labels.T)])
+    return float(precisions[~np.isnan(precisions)].mean()) if not np.isnan(precisions).all() else np.nan
 
 def mmit_mean_average_precision(scores, labels)->float:
     "Average precision of each sample over its classes, averaged over the samples"

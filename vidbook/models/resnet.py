@@ -103,6 +103,7 @@ class ResNet(nn.Module):
         return unfold_time(x, n_frames) if self.ndim == 2 else x
 
 # %% ../../nbs/models/resnet.ipynb #a64060b6
-torchvision_keys = [(r'^fc\.', 'head.fc_cls.'), (r'^(conv1|bn1|layer\d)', r'backbone.\1'), (r'\.conv(\d)\.weight', r'.conv\1.conv.weight'), (r'\.bn(\d)\.', r'.conv\1.bn.'),
+torchvision_keys = [(r'^fc\.', 'head.fc_cls.'), (r'^(conv1|bn1|layer\d)', r'backbone.\1'),
+                    (r'\.conv(\d)\.weight', r'.conv\1.conv.weight'), (r'\.bn(\d)\.', r'.conv\1.bn.'),
                     (r'\.downsample\.0\.', '.downsample.conv.'), (r'\.downsample\.1\.', '.downsample.bn.')]
 resnet_keys = (mmaction_keys, torchvision_keys)   # How others name the weights of a network with this body

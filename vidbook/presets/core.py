@@ -49,7 +49,8 @@ class EpochSchedule:
         "The factor at `epoch`, constant within an epoch"
         epoch = min(int(epoch), self.epochs-1)
         rise = min(1, .1+.9*epoch/max(1, self.warmup-1)) if self.warmup else 1
-        fall = .5*(1+cos(pi*max(0, epoch-self.warmup)/(self.epochs-self.warmup))) if self.cosine else .1**sum(epoch >= s for s in self.steps)
+        after = max(0, epoch-self.warmup)/(self.epochs-self.warmup)
+        fall = .5*(1+cos(pi*after)) if self.cosine else .1**sum(epoch >= s for s in self.steps)
         return rise*fall
 
 class ScheduledRates:
@@ -92,7 +93,10 @@ class Preset:
     task:str='recognition'
     modality:str='RGB'
 
-    def __repr__(self): return f'Preset({self.name}: {self.arch.__name__}, {self.labels}, {", ".join(f"{k} {v}" for k, v in self.metrics.items())})'
+    def __repr__(self):
+        facts = [self.arch.__name__, self.labels, *(f'{k} {v}' for k, v in self.metrics.items())]
+        return f'Preset({self.name}: {", ".join(facts)})'
+
     @property
     def vocab(self): return class_names(self.labels)
 
@@ -169,12 +173,13 @@ def train(self:Preset,
     from fastai.callback.schedule import ParamScheduler
     from fastai.callback.training import GradientClip
     from fastai.optimizer import SGD
-    if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or give one with .but(fit=EpochSchedule(...)).')
+    if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or .but(fit=EpochSchedule(...)).')
     weights = self.init if weights is None else weights or None
     learn = self.learner(source, weights=weights, opt_func=partial(SGD, mom=.9, decouple_wd=False), **kw)
     learn.unfreeze()
     rates = self.rates(learn.dls.bs)
-    learn.fit(self.fit.epochs, lr=rates[0], wd=self.weight_decay, cbs=[ParamScheduler({'lr': ScheduledRates(self.fit, rates)}), GradientClip(self.clip_grad)])
+    cbs = [ParamScheduler({'lr': ScheduledRates(self.fit, rates)}), GradientClip(self.clip_grad)]
+    learn.fit(self.fit.epochs, lr=rates[0], wd=self.weight_decay, cbs=cbs)
     return learn
 
 # %% ../../nbs/presets/core.ipynb #6c407775
@@ -188,9 +193,11 @@ def test(self:Preset,
     from vidbook.callbacks.multiview import MultiView
     dls = source if hasattr(source, 'train') else self.data(source)
     if tuple(dls.vocab) != self.vocab:
-        raise VidbookError(f'{self.name} knows the {len(self.vocab)} classes of {self.labels}, the data has {len(dls.vocab)} others: give a table with these class names, or fine-tune.')
+        raise VidbookError(f'{self.name} knows the {len(self.vocab)} classes of {self.labels}, the data has {len(dls.vocab)} others: '
+                           'give a table with these class names, or fine-tune.')
     learn = self.learner(dls, pretrained=pretrained)
-    values = learn.validate(ds_idx=min(2, len(dls.loaders)-1), cbs=MultiView(self.views.clips, self.views.crops, self.average, max_views=max_views))
+    views = MultiView(self.views.clips, self.views.crops, self.average, max_views)
+    values = learn.validate(ds_idx=min(2, len(dls.loaders)-1), cbs=views)
     return dict(zip(['loss', *(m.name for m in learn.metrics)], values))
 
 @patch
@@ -221,6 +228,7 @@ def preset_table(
     presets # What to list
 )->pd.DataFrame:
     "Presets as a table, one a row"
-    rows = [dict(name=p.name, task=p.task, arch=p.arch.__name__, data=p.labels, modality=p.modality, frames=p.sample.n_seen, interval=p.sample.clip.interval,
-                 views=f'{p.views.clips} x {p.views.crops}', **p.metrics, mm=p.mm, weights=p.urls[0] if p.urls else None, note=p.note) for p in presets]
+    rows = [dict(name=p.name, task=p.task, arch=p.arch.__name__, data=p.labels, modality=p.modality, frames=p.sample.n_seen,
+                 interval=p.sample.clip.interval, views=f'{p.views.clips} x {p.views.crops}', **p.metrics, mm=p.mm,
+                 weights=p.urls[0] if p.urls else None, note=p.note) for p in presets]
     return pd.DataFrame(rows).set_index('name')

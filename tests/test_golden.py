@@ -1,0 +1,165 @@
+"""Networks, losses and metrics against facts read off MMAction2 1.2.0 (tests/golden).
+
+No weights travel: every tensor of a network is filled from a generator seeded with its name in the reference, inputs likewise.
+A file lists names and shapes of the parameters, and for some inputs 64 values and three statistics of the outputs."""
+import gzip, json, math, re, zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidbook import presets
+from vidbook.callbacks.multiview import average_views
+from vidbook.losses import ClassificationLoss, MultiLabelLoss
+from vidbook.metrics import recognition as metrics
+from vidbook.models.resnet import torchvision_keys
+from vidbook.pretrained import WeightsError, init_from, load_weights
+
+folder = Path(__file__).parent/'golden'
+networks = ['tsn_r50_1x1x3', 'tsm_r50_1x1x8', 'slowonly_r50_4x16']     # with outputs
+manifests = ['tsn_r101_1x1x8']                                         # names and shapes only
+
+
+def read(name): return json.loads(gzip.decompress((folder/f'{name}.json.gz').read_bytes()))
+def generator(key): return np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+
+
+def filled(key, shape):
+    "The tensor that the reference had under `key`"
+    g, kind = generator(key), key.rpartition('.')[2]
+    if kind == 'running_var': v = g.uniform(.5, 1.5, shape)
+    elif kind == 'running_mean': v = .1*g.standard_normal(shape)
+    elif len(shape) > 1: v = g.standard_normal(shape)/math.sqrt(max(1, math.prod(shape[1:])))
+    elif kind in ('weight', 'gamma'): v = g.uniform(.5, 1.5, shape)
+    else: v = .1*g.standard_normal(shape)
+    return torch.from_numpy(np.asarray(v, np.float32).reshape(shape))
+
+
+def state_of(facts, complete=True):
+    "The filled state dict; integer counters are zeros, and absent unless `complete`"
+    return {k: filled(k, shape) if kind.startswith('float') else torch.zeros(shape, dtype=getattr(torch, kind))
+            for k, shape, kind in facts['state'] if complete or kind.startswith('float')}
+
+
+def clip_of(spec, segments=None):
+    "An input, as views of one clip each: (views, C, T, H, W)"
+    x = torch.from_numpy(generator(spec['rng']).standard_normal(spec['shape']).astype(np.float32))
+    if spec['layout'] == 'N,views,C,T,H,W': return x.flatten(0, 1)
+    return x.unflatten(1, (-1, segments or x.shape[1])).flatten(0, 1).transpose(1, 2)      # N, views*segments, C, H, W
+
+
+def check(got, want, rtol, atol):
+    "Compare a tensor with the recorded sample and statistics"
+    got = got.double().numpy(); assert list(got.shape) == want['shape']
+    flat = got.ravel(); at = np.linspace(0, flat.size-1, min(flat.size, 64)).astype(int)
+    np.testing.assert_allclose(flat[at], want['sample'], rtol, atol)
+    for name, value in (('mean', flat.mean()), ('std', flat.std()), ('absmax', np.abs(flat).max())):
+        assert abs(value-want[name]) <= atol+rtol*want['absmax'], name
+
+
+@pytest.mark.parametrize('name', networks)
+@torch.no_grad()
+def test_network(name):
+    facts = read(f'models/{name}'); preset = presets.find(facts['config']); net = preset.model().eval()
+    assert sum(p.numel() for p in net.parameters()) == facts['num_params']
+    load_weights(net, state_of(facts))
+    cases = {c['name']: c for c in facts['cases']}
+    for kind in cases.values(): kind['tol'] = kind['rtol'], kind['atol']
+    clip = clip_of(cases['forward']['inputs']['imgs'])
+    features = net.features(clip); logits = net.head(features)
+    if len(cases['backbone']['outputs']['feat']['shape']) == 4: features = features.transpose(1, 2).flatten(0, 1)    # the reference has frames in the batch
+    check(features, cases['backbone']['outputs']['feat'], *cases['backbone']['tol'])
+    check(logits, cases['forward']['outputs']['cls_score'], *cases['forward']['tol'])
+    loss = preset.loss()(logits, torch.tensor(cases['loss']['inputs']['labels']))
+    for key in ('loss_cls', 'top1_acc', 'top5_acc'): check(loss[key], cases['loss']['outputs'][key], *cases['loss']['tol'])
+    views = clip_of(cases['predict_prob']['inputs']['imgs'], clip.shape[2])
+    assert torch.equal(views, clip)                     # the same numbers, there as two views of one video
+    scores = logits[None]
+    assert preset.average == ('score' if name.startswith('tsn') else 'prob')       # TSN averages features: its probabilities are those of the mean score
+    prob = average_views(scores, 'score').softmax(-1) if preset.average == 'score' else average_views(scores, 'prob')
+    check(prob[0], cases['predict_prob']['outputs']['pred_score'], 5e-3, 1e-3*cases['predict_prob']['outputs']['pred_score']['std'])
+    check(average_views(scores, 'score')[0], cases['predict_score']['outputs']['pred_score'], *cases['predict_score']['tol'])
+
+
+@pytest.mark.parametrize('name', manifests)
+def test_manifest(name):
+    facts = read(f'models/{name}'); net = presets.find(facts['config']).model()
+    assert sum(p.numel() for p in net.parameters()) == facts['num_params']
+    empty = {k: torch.empty(shape, dtype=getattr(torch, kind)) for k, shape, kind in facts['state']}
+    assert len(load_weights(net, empty)) == len(facts['state'])
+
+
+def test_incomplete_weights_are_refused():
+    facts = read('models/tsm_r50_1x1x8'); net = presets.find(facts['config']).model()
+    state = {k: torch.zeros(shape) for k, shape, kind in facts['state'] if kind.startswith('float')}
+    load_weights(net, state)
+    middle = list(state)[len(state)//2]
+    for broken in ({k: v for k, v in state.items() if k != middle}, {**state, 'made_up.weight': torch.zeros(3)}, {**state, middle: torch.zeros(7)}):
+        with pytest.raises(WeightsError): load_weights(net, broken)
+
+
+@pytest.mark.parametrize('preset', ['tsm_r50_k400_1x1x8', 'slowonly_r50_k400_4x16_in1k'])
+def test_start_from_torchvision(preset):
+    "Each tensor of the body comes from the torchvision tensor of the same place; kernels that gain a time axis are spread over it"
+    facts, net = read('models/torchvision__resnet50'), getattr(presets, preset).model()
+    state = {k: torch.tensor(float(zlib.crc32(k.encode()) % 1000)).expand(shape) for k, shape, kind in facts['state'] if kind.startswith('float')}
+    report = init_from(net, state).set_index('name'); own = net.state_dict()
+    assert set(report.index[report.status == 'left']) == {'head.fc_cls.weight', 'head.fc_cls.bias'}
+    assert set(report.file) >= set(state)-{'fc.weight', 'fc.bias'}
+    assert (report.status == 'inflated').sum() == sum(v.ndim == 5 for v in own.values())
+    for name, row in report[report.status != 'left'].iterrows():
+        value, t = own[name], own[name].shape[2] if row.status == 'inflated' else 1
+        assert value.min() == value.max() == state[row.file].flatten()[0]/t
+        new = row.file
+        for pattern, replacement in torchvision_keys: new = re.sub(pattern, replacement, new)
+        assert new == name
+
+
+# ---- losses and metrics --------------------------------------------------------------------------------------------------------
+facts = read('metrics_recognition')
+
+
+def array(spec):
+    "A literal, or draws from a named generator"
+    if isinstance(spec, list): return np.array(spec)
+    call, g = spec['call'], generator(spec['rng']); kind = re.search('standard_normal|random|integers', call)[0]
+    nums = [int(n) for n in re.findall(r'\d+', re.search(r'(?:standard_normal|random|integers)\(\(?([\d, ]+)', call)[1])]
+    v = g.integers(*nums) if kind == 'integers' else getattr(g, kind)(tuple(nums))
+    if '< ' in call: v = (v < float(re.search(r'< ([\d.]+)', call)[1])).astype(int)
+    if 'then labels' in call: v[np.arange(len(v)), np.arange(len(v)) % v.shape[1]] = 1
+    return v
+
+
+@pytest.mark.parametrize('case', facts['single_label']+facts['edge_cases'], ids=lambda c: c['name'])
+def test_single_label(case):
+    scores, labels = array(case['scores']).astype(float), array(case['labels'])
+    ks = [int(k) for k in case['top_k_accuracy']]
+    if not case['name'].startswith('ties'):             # the reference's order of equal scores is NumPy's whim
+        np.testing.assert_allclose(metrics.top_k_accuracy(scores, labels, ks), list(case['top_k_accuracy'].values()), atol=1e-9)
+    np.testing.assert_allclose(metrics.mean_class_accuracy(scores, labels), case['mean_class_accuracy'], atol=1e-9)
+    pred = np.array(case.get('pred', scores.argmax(1)))
+    for norm in (None, 'true', 'pred', 'all'):
+        want, got = case['confusion_matrix'+(f'_{norm}' if norm else '')], metrics.confusion_matrix(pred, labels, norm)
+        if isinstance(want, list): np.testing.assert_allclose(got, want, atol=1e-9)
+        else: np.testing.assert_allclose(np.diag(got), want['diag'], atol=1e-9)
+    if case.get('ConfusionMatrix'): np.testing.assert_allclose(metrics.confusion_matrix(pred, labels, n_classes=len(case['ConfusionMatrix'])), case['ConfusionMatrix'])
+
+
+@pytest.mark.parametrize('case', facts['multi_label'], ids=lambda c: c['name'])
+def test_multi_label(case):
+    scores, labels = array(case['scores']).astype(float), array(case['labels'])
+    for name in ('mean_average_precision', 'mmit_mean_average_precision'):
+        np.testing.assert_allclose(getattr(metrics, name)(scores, labels), np.nan if case[name] is None else case[name], atol=1e-9)
+
+
+@pytest.mark.parametrize('entry', [e for e in facts['losses']['entries'] if e['loss']['type'] != 'CBFocalLoss'], ids=lambda e: str(e['loss']))
+def test_losses(entry):
+    def draw(name): return torch.from_numpy(generator(name).standard_normal((6, 5)).astype(np.float32))
+    kw = {dict(loss_weight='weight').get(k, k): v for k, v in entry['loss'].items() if k != 'type'}
+    labels = entry['labels']
+    if isinstance(labels, list): labels = torch.tensor(labels)
+    elif labels.startswith('softmax'): labels = draw('input/soft').softmax(1)
+    else: labels = torch.from_numpy(generator('input/manyhot').random((6, 5)) < .4)
+    loss = (ClassificationLoss if entry['loss']['type'] == 'CrossEntropyLoss' else MultiLabelLoss)(**kw)
+    np.testing.assert_allclose(loss(draw('input/logits'), labels)['loss_cls'].item(), entry['out'], rtol=1e-5)
