@@ -154,6 +154,7 @@ def _fitted(value, target):
         return (value/target.shape[2])[:, :, None].expand(target.shape), 'inflated'
     return None, 'left'
 
+# %% ../nbs/pretrained.ipynb #bc2c001e
 def init_from(
     model, # Changed in place, or not at all
     source, # Path, web address, state dict or preset: what `read_state` takes
@@ -170,7 +171,7 @@ def init_from(
     share = sum(size for n, size in sizes.items() if values[n] is not None)/max(1, sum(sizes.values()))
     left = [r for r in rows if r['status'] == 'left']
     if share < min_share:
-        raise WeightsError(f'only {share:.0%} of the body is in these weights (min_share is {min_share:.0%}): another network?\n'+_table(left))
+        raise WeightsError(f'only {share:.0%} of the body is in these weights, under min_share={min_share:.0%}: another network?\n'+_table(left))
     with torch.no_grad():
         for name, value in values.items():
             if value is not None: own[name].copy_(value)

@@ -48,6 +48,7 @@ def confusion_matrix(
     total = counts.sum({'true': 1, 'pred': 0, 'all': None}[normalize], keepdims=True)
     return np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
 
+# %% ../../nbs/metrics/recognition.ipynb #1f59edfb
 def _class_mean(counts):
     "Mean over the classes that occur of the share that is right"
     seen = (counts.sum(0)+counts.sum(1)) > 0

@@ -68,6 +68,7 @@ class Bottleneck(ResidualBlock):
 resnet_depths = {10: (BasicBlock, (1, 1, 1, 1)), 18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)),
                  50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
 
+# %% ../../nbs/models/resnet.ipynb #74e1004d
 class ResNet(nn.Module):
     "Residual network over clips `(B, c_in, T, H, W)`; the features are `(B, nf, T, H/32, W/32)`"
     def __init__(self,

@@ -65,7 +65,7 @@ class Preset:
     name:str # vidbook's own, or that of the 0.x configuration
     arch:Callable # `arch(n_out, **arch_kw)`
     sample:Sampling # Frames of a training clip
-    labels:str # List of class names, see `class_names`
+    labels:object # Name of a list in `class_names`, or the class names themselves
     arch_kw:dict = field(default_factory=dict) # Further arguments of `arch`
     test_sample:Sampling=None # Frames of a test clip, where others than in training
     views:Views=Views() # Views of the published test
@@ -76,7 +76,7 @@ class Preset:
     mean:tuple=(123.675, 116.28, 103.53) # Of each channel, 0-255
     std:tuple=(58.395, 57.12, 57.375) # Of each channel, 0-255
     train_tfms:tuple=(('RandomResizedCrop', {}), ('Flip', {})) # Names and arguments, see `ClipSpec`
-    flip_pairs:tuple=() # Classes that a flip exchanges
+    flip_pairs:tuple=None # Classes that a flip exchanges; None: those whose names differ by left and right
     batch:int=16 # Clips of a batch on one device
     base_lr:float=0.01 # Learning rate ...
     base_batch:int=128 # ... for this many clips in a step; it scales with them
@@ -94,11 +94,13 @@ class Preset:
     modality:str='RGB'
 
     def __repr__(self):
-        facts = [self.arch.__name__, self.labels, *(f'{k} {v}' for k, v in self.metrics.items())]
+        facts = [self.arch.__name__, self.classes, *(f'{k} {v}' for k, v in self.metrics.items())]
         return f'Preset({self.name}: {", ".join(facts)})'
 
     @property
-    def vocab(self): return class_names(self.labels)
+    def vocab(self): return class_names(self.labels) if isinstance(self.labels, str) else tuple(self.labels)
+    @property
+    def classes(self): return self.labels if isinstance(self.labels, str) else f'{len(self.labels)} classes'
 
     def but(self, **kw):
         "The same with other fields"
@@ -132,13 +134,20 @@ def loss(self:Preset):
 @patch
 def data(self:Preset,
     source, # Folder, table file or DataFrame
+    published:bool=False, # Take the published classes, in their order, instead of those that occur?
     **kw # For `VideoDataLoaders`
 ):
     "Loaders that give the clips of this network"
     from vidbook.data.loaders import VideoDataLoaders
-    make = VideoDataLoaders.from_folder if isinstance(source, (str, Path)) and Path(source).is_dir() else VideoDataLoaders.from_table
-    return make(source, spec=self.clip_spec(), **{'bs': self.batch, **kw})
+    from vidbook.data.table import from_folders, read_table
+    df = from_folders(source) if isinstance(source, (str, Path)) and Path(source).is_dir() else read_table(source)
+    if published:
+        unknown = sorted({*df['label'].dropna().explode()}-{*self.vocab})
+        if unknown: raise VidbookError(f'{unknown[0]!r} is none of the {len(self.vocab)} classes that {self.name} knows: rename it, or fine-tune.')
+        df.attrs['vocab'] = list(self.vocab)
+    return VideoDataLoaders.from_table(df, spec=self.clip_spec(), **{'bs': self.batch, **kw})
 
+# %% ../../nbs/presets/core.ipynb #ca1a164f
 @patch
 def learner(self:Preset,
     source, # What `data` takes, or loaders
@@ -185,21 +194,19 @@ def train(self:Preset,
 # %% ../../nbs/presets/core.ipynb #6c407775
 @patch
 def test(self:Preset,
-    source, # What `data` takes, or loaders, with the published classes
+    source, # What `data` takes, with the published classes; or loaders
     pretrained=True, # As in `model`
     max_views:int=None # Clips in one forward pass; None: a batch
 )->dict: # Metric -> value
     "Test by the published protocol"
     from vidbook.callbacks.multiview import MultiView
-    dls = source if hasattr(source, 'train') else self.data(source)
-    if tuple(dls.vocab) != self.vocab:
-        raise VidbookError(f'{self.name} knows the {len(self.vocab)} classes of {self.labels}, the data has {len(dls.vocab)} others: '
-                           'give a table with these class names, or fine-tune.')
+    dls = source if hasattr(source, 'train') else self.data(source, published=True)
     learn = self.learner(dls, pretrained=pretrained)
     views = MultiView(self.views.clips, self.views.crops, self.average, max_views)
     values = learn.validate(ds_idx=min(2, len(dls.loaders)-1), cbs=views)
     return dict(zip(['loss', *(m.name for m in learn.metrics)], values))
 
+# %% ../../nbs/presets/core.ipynb #7285406a
 @patch
 def predictor(self:Preset,
     pretrained=True, # As in `model`
@@ -228,7 +235,7 @@ def preset_table(
     presets # What to list
 )->pd.DataFrame:
     "Presets as a table, one a row"
-    rows = [dict(name=p.name, task=p.task, arch=p.arch.__name__, data=p.labels, modality=p.modality, frames=p.sample.n_seen,
+    rows = [dict(name=p.name, task=p.task, arch=p.arch.__name__, data=p.classes, modality=p.modality, frames=p.sample.n_seen,
                  interval=p.sample.clip.interval, views=f'{p.views.clips} x {p.views.crops}', **p.metrics, mm=p.mm,
                  weights=p.urls[0] if p.urls else None, note=p.note) for p in presets]
     return pd.DataFrame(rows).set_index('name')

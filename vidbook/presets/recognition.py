@@ -25,16 +25,11 @@ def _published(base, name, mm, stamp, top1, top5, folder=None, file=None, **kw):
 def _segments(n, **kw): return Sampling(Clip(n=n), **kw)
 def _multi_scale(n_fixed): return (('MultiScaleCrop', dict(n_fixed=n_fixed)), ('Flip', {}))
 
-_something = dict(labels='sthv2', flip_pairs=(                # sides that a mirror image exchanges
-    ('Pulling something from left to right', 'Pulling something from right to left'),
-    ('Pushing something from left to right', 'Pushing something from right to left'),
-    ('Turning the camera left while filming something', 'Turning the camera right while filming something')))
-
 # %% ../../nbs/presets/recognition.ipynb #92484d96
 _tsn = Preset('', tsn_r50, _segments(3), 'kinetics400', test_sample=_segments(25), views=Views(1, 10), average='score',
               train_tfms=_multi_scale(5), batch=32, base_lr=.01, base_batch=256, fit=EpochSchedule(100, steps=(40, 80)),
               init=_torch+'resnet50-11ad3fa6.pth', paper='https://arxiv.org/abs/1608.00859')
-_tsn_something = _tsn.but(arch_kw=dict(dropout=.5), fit=EpochSchedule(50, steps=(20, 40)), **_something)
+_tsn_something = _tsn.but(arch_kw=dict(dropout=.5), fit=EpochSchedule(50, steps=(20, 40)), labels='sthv2')
 
 _tsn_presets = (
     _published(_tsn, 'tsn_r50_k400_1x1x3', 'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb',
@@ -57,7 +52,7 @@ _tsn_presets = (
 _tsm = Preset('', tsm_r50, _segments(8), 'kinetics400', views=Views(1, 10), train_tfms=_multi_scale(13), batch=16, base_lr=.02,
               base_batch=128, clip_grad=20., head_lr=5., fit=EpochSchedule(50, 5, (25, 45)), init=_torch+'resnet50-0676ba61.pth',
               paper='https://arxiv.org/abs/1811.08383')
-_tsm_something = _tsm.but(test_sample=_segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, **_something)
+_tsm_something = _tsm.but(test_sample=_segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, labels='sthv2')
 
 _tsm_presets = (
     _published(_tsm, 'tsm_r50_k400_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb',
