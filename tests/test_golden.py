@@ -68,7 +68,8 @@ def test_network(name):
     for kind in cases.values(): kind['tol'] = kind['rtol'], kind['atol']
     clip = clip_of(cases['forward']['inputs']['imgs'])
     features = net.features(clip); logits = net.head(features)
-    if len(cases['backbone']['outputs']['feat']['shape']) == 4: features = features.transpose(1, 2).flatten(0, 1)    # the reference has frames in the batch
+    folded = len(cases['backbone']['outputs']['feat']['shape']) == 4            # the reference has frames in the batch
+    if folded: features = features.transpose(1, 2).flatten(0, 1)
     check(features, cases['backbone']['outputs']['feat'], *cases['backbone']['tol'])
     check(logits, cases['forward']['outputs']['cls_score'], *cases['forward']['tol'])
     loss = preset.loss()(logits, torch.tensor(cases['loss']['inputs']['labels']))
@@ -76,7 +77,7 @@ def test_network(name):
     views = clip_of(cases['predict_prob']['inputs']['imgs'], clip.shape[2])
     assert torch.equal(views, clip)                     # the same numbers, there as two views of one video
     scores = logits[None]
-    assert preset.average == ('score' if name.startswith('tsn') else 'prob')       # TSN averages features: its probabilities are those of the mean score
+    assert preset.average == ('score' if name.startswith('tsn') else 'prob')    # TSN averages features: its probabilities are of the mean score
     prob = average_views(scores, 'score').softmax(-1) if preset.average == 'score' else average_views(scores, 'prob')
     check(prob[0], cases['predict_prob']['outputs']['pred_score'], 5e-3, 1e-3*cases['predict_prob']['outputs']['pred_score']['std'])
     check(average_views(scores, 'score')[0], cases['predict_score']['outputs']['pred_score'], *cases['predict_score']['tol'])
@@ -95,7 +96,8 @@ def test_incomplete_weights_are_refused():
     state = {k: torch.zeros(shape) for k, shape, kind in facts['state'] if kind.startswith('float')}
     load_weights(net, state)
     middle = list(state)[len(state)//2]
-    for broken in ({k: v for k, v in state.items() if k != middle}, {**state, 'made_up.weight': torch.zeros(3)}, {**state, middle: torch.zeros(7)}):
+    without = {k: v for k, v in state.items() if k != middle}
+    for broken in (without, {**state, 'made_up.weight': torch.zeros(3)}, {**state, middle: torch.zeros(7)}):
         with pytest.raises(WeightsError): load_weights(net, broken)
 
 
@@ -103,7 +105,8 @@ def test_incomplete_weights_are_refused():
 def test_start_from_torchvision(preset):
     "Each tensor of the body comes from the torchvision tensor of the same place; kernels that gain a time axis are spread over it"
     facts, net = read('models/torchvision__resnet50'), getattr(presets, preset).model()
-    state = {k: torch.tensor(float(zlib.crc32(k.encode()) % 1000)).expand(shape) for k, shape, kind in facts['state'] if kind.startswith('float')}
+    def tensor(key, shape): return torch.tensor(float(zlib.crc32(key.encode()) % 1000)).expand(shape)
+    state = {k: tensor(k, shape) for k, shape, kind in facts['state'] if kind.startswith('float')}
     report = init_from(net, state).set_index('name'); own = net.state_dict()
     assert set(report.index[report.status == 'left']) == {'head.fc_cls.weight', 'head.fc_cls.bias'}
     assert set(report.file) >= set(state)-{'fc.weight', 'fc.bias'}
@@ -143,7 +146,8 @@ def test_single_label(case):
         want, got = case['confusion_matrix'+(f'_{norm}' if norm else '')], metrics.confusion_matrix(pred, labels, norm)
         if isinstance(want, list): np.testing.assert_allclose(got, want, atol=1e-9)
         else: np.testing.assert_allclose(np.diag(got), want['diag'], atol=1e-9)
-    if case.get('ConfusionMatrix'): np.testing.assert_allclose(metrics.confusion_matrix(pred, labels, n_classes=len(case['ConfusionMatrix'])), case['ConfusionMatrix'])
+    whole = case.get('ConfusionMatrix')                 # with a row for every class
+    if whole: np.testing.assert_allclose(metrics.confusion_matrix(pred, labels, n_classes=len(whole)), whole)
 
 
 @pytest.mark.parametrize('case', facts['multi_label'], ids=lambda c: c['name'])
@@ -153,7 +157,10 @@ def test_multi_label(case):
         np.testing.assert_allclose(getattr(metrics, name)(scores, labels), np.nan if case[name] is None else case[name], atol=1e-9)
 
 
-@pytest.mark.parametrize('entry', [e for e in facts['losses']['entries'] if e['loss']['type'] != 'CBFocalLoss'], ids=lambda e: str(e['loss']))
+entries = [e for e in facts['losses']['entries'] if e['loss']['type'] != 'CBFocalLoss']     # that one comes with the skeletons
+
+
+@pytest.mark.parametrize('entry', entries, ids=lambda e: str(e['loss']))
 def test_losses(entry):
     def draw(name): return torch.from_numpy(generator(name).standard_normal((6, 5)).astype(np.float32))
     kw = {dict(loss_weight='weight').get(k, k): v for k, v in entry['loss'].items() if k != 'type'}

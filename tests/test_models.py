@@ -1,12 +1,12 @@
 "The contract of `vidbook.models.core` over every network of the library; a network that is not listed here fails"
-import importlib, inspect, pkgutil
+import functools, hashlib, http.server, importlib, inspect, pkgutil, threading
 
 import pytest
 import torch
 
 import vidbook.models
 from vidbook.models.core import check_model
-from vidbook.pretrained import load_weights
+from vidbook.pretrained import WeightsError, load_weights, read_state
 
 small = 'tsn_slim tsm_slim slowonly_slim'.split()                                            # also exported
 large = 'tsn_r50 tsm_r50 slowonly_r50'.split()
@@ -60,3 +60,23 @@ def test_three_ways_to_see_time():
         net = found[name](4).eval()
         with torch.no_grad(): difference = (net(clip)-net(clip.flip(2))).abs().max()
         assert (difference < 1e-5) == blind, name
+
+
+def test_weights_from_an_address(tmp_path, monkeypatch):
+    "Downloaded once; a file name with a part of its SHA-256 is held to it, and nothing is left of a file that is not what it says"
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path/'home'))
+    torch.save(found['tsn_slim'](3).state_dict(), tmp_path/'file.pth')
+    data = (tmp_path/'file.pth').read_bytes()
+    right, wrong = f'net-{hashlib.sha256(data).hexdigest()[:8]}.pth', 'net-00000000.pth'
+    for name in (right, wrong): (tmp_path/name).write_bytes(data)
+    files = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}/'
+    try:
+        load_weights(found['tsn_slim'](3), address+right)
+        for name in (wrong, 'absent.pth'):
+            with pytest.raises(WeightsError, match='could not be downloaded'): read_state(address+name)
+    finally: server.shutdown()
+    assert [p.name for p in (tmp_path/'home').rglob('*') if p.is_file()] == [right]
+    read_state(address+right)                           # the server is gone: from the copy

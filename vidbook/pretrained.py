@@ -60,7 +60,7 @@ _containers = 'state_dict model_state model module model_state_dict'.split()
 def _download(url):
     "The local copy of a weights file, kept where PyTorch keeps its own"
     name = Path(urlparse(url).path).name
-    dest, prefix = Path(torch.hub.get_dir())/'checkpoints'/name, re.search(r'[-_]([0-9a-f]{8,64})\.', name)
+    dest, prefix = Path(torch.hub.get_dir())/'checkpoints'/name, re.search(r'-([0-9a-f]{8,64})\.', name)
     if dest.exists(): return dest
     dest.parent.mkdir(parents=True, exist_ok=True)
     try: torch.hub.download_url_to_file(url, str(dest), prefix and prefix[1])

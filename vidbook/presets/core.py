@@ -81,6 +81,7 @@ class Preset:
     base_lr:float=0.01 # Learning rate ...
     base_batch:int=128 # ... for this many clips in a step; it scales with them
     weight_decay:float=1e-4
+    decay_norms:bool=True # Also of batch norms and biases?
     clip_grad:float=40. # Largest norm of the gradient
     head_lr:float=1. # Factor of the head's learning rate
     fit:EpochSchedule=None # None: no recipe was published with these weights
@@ -143,7 +144,7 @@ def data(self:Preset,
     df = from_folders(source) if isinstance(source, (str, Path)) and Path(source).is_dir() else read_table(source)
     if published:
         unknown = sorted({*df['label'].dropna().explode()}-{*self.vocab})
-        if unknown: raise VidbookError(f'{unknown[0]!r} is none of the {len(self.vocab)} classes that {self.name} knows: rename it, or fine-tune.')
+        if unknown: raise VidbookError(f'{unknown[0]!r} is no class of {self.name} ({len(self.vocab)} classes): rename it, or fine-tune.')
         df.attrs['vocab'] = list(self.vocab)
     return VideoDataLoaders.from_table(df, spec=self.clip_spec(), **{'bs': self.batch, **kw})
 
@@ -184,7 +185,7 @@ def train(self:Preset,
     from fastai.optimizer import SGD
     if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or .but(fit=EpochSchedule(...)).')
     weights = self.init if weights is None else weights or None
-    learn = self.learner(source, weights=weights, opt_func=partial(SGD, mom=.9, decouple_wd=False), **kw)
+    learn = self.learner(source, weights=weights, opt_func=partial(SGD, mom=.9, decouple_wd=False), wd_bn_bias=self.decay_norms, **kw)
     learn.unfreeze()
     rates = self.rates(learn.dls.bs)
     cbs = [ParamScheduler({'lr': ScheduledRates(self.fit, rates)}), GradientClip(self.clip_grad)]

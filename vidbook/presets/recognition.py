@@ -50,8 +50,8 @@ _tsn_presets = (
 
 # %% ../../nbs/presets/recognition.ipynb #36e19497
 _tsm = Preset('', tsm_r50, _segments(8), 'kinetics400', views=Views(1, 10), train_tfms=_multi_scale(13), batch=16, base_lr=.02,
-              base_batch=128, clip_grad=20., head_lr=5., fit=EpochSchedule(50, 5, (25, 45)), init=_torch+'resnet50-0676ba61.pth',
-              paper='https://arxiv.org/abs/1811.08383')
+              base_batch=128, clip_grad=20., head_lr=5., decay_norms=False, fit=EpochSchedule(50, 5, (25, 45)),
+              init=_torch+'resnet50-0676ba61.pth', paper='https://arxiv.org/abs/1811.08383')
 _tsm_something = _tsm.but(test_sample=_segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, labels='sthv2')
 
 _tsm_presets = (
