@@ -1,7 +1,7 @@
 """Run notebooks and keep their outputs: `python tests/render.py nbs/io/video.ipynb ...`
 
 Skips what `nbdev_test` skips (`#| eval: false`, and the flags named in settings.ini's tst_flags), keeps those cells' old outputs."""
-import sys
+import os, sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from nbclient import NotebookClient
 
 root = Path(__file__).resolve().parent.parent
 _ini = ConfigParser(delimiters=['=']); _ini.read(root/'settings.ini', encoding='utf-8')
+os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")   # torch.jit says something at every import of fastai
 flags = {'eval: false', *_ini['DEFAULT']['tst_flags'].split()}
 
 

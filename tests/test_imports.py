@@ -4,7 +4,7 @@ import ast, json, subprocess, sys
 from project import module_name, modules, tree
 
 ranks = dict(utils=0, core=1, io=1, layers=1, losses=1, metrics=2, data=2, models=2, pretrained=3, distributed=3, callbacks=4, learner=5,
-             presets=6, inference=6, interpret=6, widgets=7, export=7, cli=8)
+             presets=6, inference=6, interpret=6, widgets=7, export=7, all=8, cli=9)
 strangers = [{'data', 'models'}]   # never import each other
 optional = 'timm onnx onnxscript onnxruntime open_clip torchcodec torchmetrics librosa transformers rtmlib webdataset nbdev pytest jupytext decord'.split()
 light = 'utils io.video io.sample io.write data.table'.split()   # what a decoding worker imports

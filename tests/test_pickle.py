@@ -12,11 +12,11 @@ def parts(tmp_path_factory):
                              tsm_slim)
     dls = VideoDataLoaders.from_table(make_squares(tmp_path_factory.mktemp('squares'), 2, 1), clip=Clip(1, n=4), size=32, bs=2, num_workers=0)
     return dict(clip=Clip(8, 2), sampling=Sampling(Clip(8, 2), kind='dense'), views=Views(2, 3), spec=dls.spec, video=VideoFile('a.mp4', start=1.),
-                pipeline=list(dls.train.after_item.fs), dataset=dls.train.dataset, loader_tfms=list(dls.train.after_batch.fs), view=MultiView(2, 3), bf16=Bf16(),
+                after_item=dls.train.after_item, dataset=dls.train.dataset, loader_tfms=list(dls.train.after_batch.fs), view=MultiView(2, 3), bf16=Bf16(),
                 metric=top_k(5), model=tsm_slim(3), preset=recognition_presets[0], loss=recognition_presets[0].loss())
 
 
-names = 'clip sampling views spec video pipeline dataset loader_tfms view bf16 metric model preset loss'.split()
+names = 'clip sampling views spec video after_item dataset loader_tfms view bf16 metric model preset loss'.split()
 
 
 @pytest.mark.parametrize('name', names)
@@ -28,11 +28,12 @@ def test_pickles(parts, name):
     if name in ('clip', 'sampling', 'views', 'spec', 'video', 'preset'): assert again == parts[name]
 
 
-def first_clip(dataset): return tuple(dataset[0][0].shape)
+def first_clip(dataset, pipeline): return tuple(pipeline(dataset[0])[0].shape)
 
 
 @pytest.mark.parametrize('start', ['fork', 'forkserver', 'spawn'])
 def test_dataset_reads_in_another_process(parts, start):
-    "The data set gives the same clip's shape in a process of every start method"
-    here = first_clip(parts['dataset'])
-    with multiprocessing.get_context(start).Pool(1) as pool: assert pool.apply(first_clip, (parts['dataset'],)) == here
+    "A clip of the same shape comes out of a process of every start method"
+    arguments = parts['dataset'], parts['after_item']
+    here = first_clip(*arguments)
+    with multiprocessing.get_context(start).Pool(1) as pool: assert pool.apply(first_clip, arguments) == here

@@ -15,6 +15,13 @@ from vidbook.data.cache import *
 from vidbook.data.geometry import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
+from vidbook.data.puppet_draw import *
+from vidbook.data.puppet_files import *
+from vidbook.data.puppet_labels import *
+from vidbook.data.puppet_motion import *
+from vidbook.data.puppet_scene import *
+from vidbook.data.puppet_sound import *
+from vidbook.data.puppets import *
 from vidbook.data.recipe import *
 from vidbook.data.show import *
 from vidbook.data.spec import *
@@ -34,7 +41,13 @@ from vidbook.losses import *
 from vidbook.metrics.recognition import *
 from vidbook.callbacks.multiview import *
 from vidbook.callbacks.precision import *
+from vidbook.learner.classify import *
+from vidbook.learner.checkpoint import *
 from vidbook.presets.core import *
 from vidbook.presets.recognition import *
 from vidbook.inference.ensemble import *
+from vidbook.inference.predict import *
+from vidbook.interpret.classify import *
+from vidbook.interpret.motion import *
+from vidbook.widgets.results import *
 from vidbook.export.report import *
