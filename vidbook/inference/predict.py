@@ -20,7 +20,7 @@ from ..callbacks.multiview import average_views
 from ..data.spec import Views
 from ..io.video import open_video
 from ..io.write import contact_sheet, encode_preview, video_html
-from ..learner.checkpoint import load_model
+from ..learner.checkpoint import load_network
 from ..learner.classify import is_multi_label
 
 # %% ../../nbs/inference/predict.ipynb #be0398c8
@@ -85,7 +85,7 @@ class Predictor:
         device=None, # Default: the learner's, or a GPU where there is one
     ):
         if isinstance(source, (str, Path)):
-            self.model, card = load_model(source, arch)
+            self.model, card = load_network(source, arch)
             self.spec, self.vocab, self.multi_label = card.clip_spec(), tuple(card.vocab), card.multi_label
             self.model.to(device or default_device())
         else:

@@ -22,6 +22,7 @@ from ..data.spec import Views
 from ..data.table import table_x
 from ..io.video import open_video
 from ..io.write import contact_sheet, encode_preview, video_html
+from ..learner.classify import is_multi_label
 from ..utils import VidbookError, atomic_path
 
 # %% ../../nbs/interpret/classify.ipynb #22c72724
@@ -63,6 +64,7 @@ def predictions(
     cbs:list=(), # Further callbacks for this pass
 )->Predictions:
     "Let a learner predict every sample of a loader"
+    if is_multi_label(learn): raise VidbookError('several labels a video: use learn.get_preds and mean_average_precision in place of predictions')
     dl, views = views_dl(learn.dls.valid if dl is None else dl, Views()), Views.of(views)   # nothing random, whatever the loader
     many = MultiView(views.clips, views.crops, average)
     probs, _, losses = learn.get_preds(dl=dl, with_loss=True, cbs=[many, *cbs])

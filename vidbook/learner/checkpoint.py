@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['card_format', 'ModelCard', 'arch_name', 'find_arch', 'last_metrics', 'card_of', 'export_learner', 'read_card',
-           'load_model', 'no_data', 'load_learner']
+           'load_network', 'no_data', 'load_learner']
 
 # %% ../../nbs/learner/checkpoint.ipynb #2caed35c
 import json, re
@@ -130,7 +130,7 @@ def read_card(
     return ModelCard(**{f.name: facts[f.name] for f in fields(ModelCard) if f.name in facts})
 
 # %% ../../nbs/learner/checkpoint.ipynb #f0e07510
-def load_model(
+def load_network(
     folder:str|Path, # Folder that `learn.export` wrote
     arch=None, # The network's function, if it is not one of vidbook's
 )->tuple: # The network in eval mode, its card
@@ -173,7 +173,7 @@ def load_learner(
     **kwargs # For `video_learner`
 )->VideoLearner:
     "A learner from an export"
-    model, card = load_model(folder, arch)
+    model, card = load_network(folder, arch)
     if dls is None: dls = no_data(card.clip_spec(), card.vocab, card.multi_label)
     if list(dls.vocab) != card.vocab:
         raise WeightsError(f'{folder} knows the classes {_some(card.vocab)}, the loaders {_some(dls.vocab)}: '
