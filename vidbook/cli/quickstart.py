@@ -77,12 +77,15 @@ def curves(
 ):
     "Loss and accuracy by epoch; returns the figure"
     import matplotlib.pyplot as plt
+    from vidbook.interpret.classify import right_colour, wrong_colour
     train, valid, top1 = zip(*history)
     fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
-    axs[0].plot(train, label='train', color='#0072B2'); axs[0].plot(valid, label='held out', color='#D55E00'); axs[0].set(xlabel='epoch', ylabel='loss'); axs[0].legend()
-    axs[1].plot(top1, color='#D55E00'); axs[1].set(xlabel='epoch', ylabel='held-out top-1, one view', ylim=(0, 1))
+    for losses, label, colour in ((train, 'train', right_colour), (valid, 'held out', wrong_colour)): axs[0].plot(losses, label=label, color=colour)
+    axs[0].set(xlabel='epoch', ylabel='loss'); axs[0].legend()
+    axs[1].plot(top1, color=wrong_colour); axs[1].set(xlabel='epoch', ylabel='held-out top-1, one view', ylim=(0, 1))
     return fig
 
+# %% ../../nbs/cli/quickstart.ipynb #8c819d76
 def report_parts(
     history:list, # Of the training, for `curves`
     probes:dict, # 'normal', 'frozen', 'shuffled' -> `Predictions`
@@ -91,14 +94,15 @@ def report_parts(
 )->list: # (heading, HTML) pairs for `write_report`
     "The sections of the quickstart's report"
     from vidbook.export.report import clips_piece, figure_piece, table_piece, text_piece
-    from vidbook.interpret.classify import caption, most_confused, per_class, plot_confusion, plot_per_class, preview, top_losses
+    from vidbook.interpret.classify import (caption, most_confused, per_class, plot_confusion, plot_per_class, preview,
+                                            top_losses)
     from vidbook.interpret.motion import plot_probes
-    preds = probes['normal']
+    preds, top1 = probes['normal'], {name: p.accuracy for name, p in probes.items()}
     worst = [row for _, row in top_losses(preds, 8).iterrows()]
     table = per_class(preds).rename_axis('class').reset_index()
     return [('In short', ''.join(map(text_piece, summary.splitlines()))),
             ('Training', figure_piece(curves(history), 'Loss and accuracy by epoch')),
-            ('Does it use motion?', figure_piece(plot_probes({k: p.accuracy for k, p in probes.items()}), 'Accuracy on clips, on one frame, on shuffled frames')),
+            ('Does it use motion?', figure_piece(plot_probes(top1, 1/len(preds.vocab)), 'Accuracy on clips, one frame, shuffled frames')),
             ('Classes', figure_piece(plot_per_class(preds), 'Recall of each class')+table_piece(table)),
             ('What was taken for what', figure_piece(plot_confusion(preds), 'Confusion matrix')+table_piece(most_confused(preds).head(8))),
             ('Worst mistakes', clips_piece([(preview(preds, row), caption(row)) for row in worst])),
@@ -120,8 +124,9 @@ def summarise(
 )->tuple: # Figures in percent; the same as text
     "The quickstart's result in figures and in words"
     top1, frozen, shuffled = (100*probes[k].accuracy for k in ('normal', 'frozen', 'shuffled'))
-    figures = dict(top1=top1, pairs=100*pair_accuracy(probes['normal'], pairs), frozen=frozen, shuffled=shuffled, clips=len(probes['normal']))
-    return figures, (f'top-1: {top1:.1f} %  (on {figures["clips"]} held-out clips, {len(probes["normal"].vocab)} classes)\n'
+    preds = probes['normal']
+    figures = dict(top1=top1, pairs=100*pair_accuracy(preds, pairs), frozen=frozen, shuffled=shuffled, clips=len(preds))
+    return figures, (f'top-1: {top1:.1f} %  (on {len(preds)} held-out clips, {len(preds.vocab)} classes)\n'
                      f'within the pairs that only the order of time tells apart: {figures["pairs"]:.1f} %\n'
                      f'the same model on one repeated frame: {frozen:.1f} %, on shuffled frames: {shuffled:.1f} %')
 
