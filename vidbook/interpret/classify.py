@@ -20,8 +20,8 @@ from ..callbacks.multiview import MultiView
 from ..data.loaders import dl_ids, views_dl
 from ..data.spec import Views
 from ..data.table import table_x
-from ..io.video import open_video
-from ..io.write import contact_sheet, encode_preview, video_html
+from ..inference.predict import video_preview, video_strip
+from ..io.write import video_html
 from ..learner.classify import is_multi_label
 from ..utils import VidbookError, atomic_path
 
@@ -176,17 +176,8 @@ def caption(
     if row['correct']: return f'{row["label"]} ({row["prob"]:.0%})'
     return f'{row["label"]}, said {row["pred"]} ({row["prob"]:.0%})'
 
-def _strip(
-    preds:Predictions, # What a model said
-    row:pd.Series, # Row of `preds.table`
-    n:int=8, # Frames, spread over the video
-    height:int=64, # Of a frame, in pixels
-)->np.ndarray: # uint8 (h, w, 3)
-    "Some frames of a video side by side"
-    with open_video(table_x(row, preds.table.attrs.get('root'))) as video:
-        return contact_sheet(video.frames(np.linspace(0, len(video)-1, n).round().astype(int), short_side=height), n=n, height=height)
+def _video(preds, row): return table_x(row, preds.table.attrs.get('root'))
 
-# %% ../../nbs/interpret/classify.ipynb #e59de1de
 def preview(
     preds:Predictions, # What a model said
     row:pd.Series, # Row of `preds.table`
@@ -194,11 +185,9 @@ def preview(
     seconds:float=3, # Longest duration
 )->bytes: # mp4 that browsers play
     "The start of a video, small"
-    with open_video(table_x(row, preds.table.attrs.get('root'))) as video:
-        frames = video.frames(np.arange(min(len(video), max(1, round(seconds*video.fps)))), short_side=max_side)
-        return encode_preview(frames, video.fps, max_side=max_side, max_seconds=seconds)
+    return video_preview(_video(preds, row), max_side, seconds)
 
-# %% ../../nbs/interpret/classify.ipynb #620cc322
+# %% ../../nbs/interpret/classify.ipynb #e59de1de
 def plot_strips(
     preds:Predictions, # What a model said
     rows:pd.DataFrame, # Rows of `preds.table`
@@ -207,7 +196,7 @@ def plot_strips(
 ):
     "Videos as strips of frames with their captions; returns the figure"
     rows = [row for _, row in rows.iterrows()]
-    sheets = [_strip(preds, row, n, height) for row in rows]
+    sheets = [video_strip(_video(preds, row), n, height) for row in rows]
     size = sheets[0].shape[1]/72, sum(s.shape[0]+22 for s in sheets)/72
     fig, axs = plt.subplots(len(sheets), 1, figsize=size, dpi=72, squeeze=False, layout='constrained')
     for ax, sheet, row in zip(axs.flat, sheets, rows):
