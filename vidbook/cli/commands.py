@@ -40,5 +40,5 @@ def zoo(
 ):
     "List the published configurations: `vidbook zoo --find tsm`"
     from vidbook import presets
-    table = presets.table()
-    print(table[table['name'].str.contains(find, regex=False)].to_string(index=False, max_colwidth=80))
+    table = presets.table().drop(columns=['task', 'weights', 'note'])
+    print(table[table.index.str.contains(find, regex=False)].to_string(max_colwidth=80))
