@@ -117,6 +117,7 @@ def _fill(im, solid, t):
     cv2.fillConvexPoly(im, cv2.convexHull(outer[t]), dark, cv2.LINE_AA, _bits)
     cv2.fillConvexPoly(im, cv2.convexHull(inner[t]), colour, cv2.LINE_AA, _bits)
 
+# %% ../../nbs/data/puppet_draw.ipynb #019aaf91
 def _ring(centre, left, front, a, b):
     "Eight points of an ellipse with half axes `a` and `b`: (n, 8, 3)"
     angle = np.arange(8)*np.pi/4
@@ -127,7 +128,8 @@ def _outline(puppet):
     J, k = puppet.joints, puppet.body.height/1.7
     left, up = unit(J[:, 4]-J[:, 8]), unit(J[:, 20]-J[:, 0])
     front = np.cross(left, up)
-    rings = [_ring(J[:, 20]+.03*up, left, front, puppet.body.shoulder+.03*k, .12*k), _ring(J[:, 1]-.05*up, left, front, .6*puppet.body.hip+.1*k, .11*k),
+    rings = [_ring(J[:, 20]+.03*up, left, front, puppet.body.shoulder+.03*k, .12*k),
+             _ring(J[:, 1]-.05*up, left, front, .6*puppet.body.hip+.1*k, .11*k),
              _ring(J[:, 0]-.04*up, left, front, puppet.body.hip+.09*k, .13*k)]
     badge = J[:, 20]-.14*k*up + .13*k*front
     return np.concatenate([J, *rings, badge[:, None]], 1), front
@@ -139,7 +141,7 @@ def warped(
     "Where the shaking camera sees pixels"
     return np.einsum('tij,tnj->tni', warp[:, :, :2], pixels) + warp[:, None, :, 2]
 
-# %% ../../nbs/data/puppet_draw.ipynb #019aaf91
+# %% ../../nbs/data/puppet_draw.ipynb #545a278d
 class Figure:
     "A puppet before a camera, ready to be drawn"
     def __init__(self, puppet:Puppet, camera:Camera, warp):
@@ -193,8 +195,8 @@ class Figure:
         self.limb(im, t, (2, j), .06, self.clothes['skin'])
         self.disc(im, t, points[j], r, self.clothes['hair'])
         if looking < -.5: return
-        (x, y), (nose_x, nose_y) = points[j], points[25]
-        self.disc(im, t, (int(.62*x+.38*nose_x), int(.62*y+.38*nose_y)), r*(.82 if looking > .2 else .7+.6*looking), self.clothes['skin'])
+        face = [int(.62*centre+.38*nose) for centre, nose in zip(points[j], points[25])]
+        self.disc(im, t, face, r*(.82 if looking > .2 else .7+.6*looking), self.clothes['skin'])
         for eye, seen in zip((26, 27), self.eyes[t]):
             if seen: self.disc(im, t, points[eye], .21*r, self.clothes['eyes'])
         self.disc(im, t, points[25], .2*r, self.clothes['nose'])
@@ -202,13 +204,18 @@ class Figure:
 # %% ../../nbs/data/puppet_draw.ipynb #ee7e5d34
 def _things(stage, in_front):
     "Boxes behind or in front of the puppets, as solids"
-    return [_solid(warped(stage.warp, stage.camera(b.corners)[0]), b.colour) for b in stage.boxes if b.in_front == in_front]
+    boxes = [b for b in stage.boxes if b.in_front == in_front]
+    return [_solid(warped(stage.warp, stage.camera(b.corners)[0]), b.colour) for b in boxes]
 
 def _bar(im, bar, t, n):
     "Draw a bar in frame `t` of `n`"
     x, h = bar.x + bar.speed*(t-(n-1)/2), im.shape[0]
-    cv2.line(im, _fixed((x, -10)).tolist(), _fixed((x+bar.slant, h+10)).tolist(), bar.colour, bar.width, cv2.LINE_AA, _bits)
+    top, foot = _fixed([(x, -10), (x+bar.slant, h+10)]).tolist()
+    cv2.line(im, top, foot, bar.colour, bar.width, cv2.LINE_AA, _bits)
 
+def _farthest(figure): return -figure.depth[:, 0].mean()
+
+# %% ../../nbs/data/puppet_draw.ipynb #9cca6ee2
 def draw_stage(
     stage:Stage,
 ): # Iterator of uint8 (h, w, 3)
@@ -220,7 +227,7 @@ def draw_stage(
     behind, before = _things(stage, False), _things(stage, True)
     look = stage.warp.copy()
     wall = cv2.cvtColor(stage.wall, cv2.COLOR_RGB2RGBA)   # OpenCV warps four channels more than twice as fast as three
-    look[:, :, 2] -= look[:, :, :2] @ ((np.array(stage.wall.shape[1::-1])-size)/2)   # the wall's middle is the picture's
+    look[:, :, 2] -= look[:, :, :2] @ ((np.array(stage.wall.shape[1::-1])-size)/2)   # the wall is centred
     for t in range(n):
         im = cv2.warpAffine(wall, look[t], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         im = cv2.cvtColor(im, cv2.COLOR_RGBA2RGB)
@@ -231,5 +238,3 @@ def draw_stage(
         for thing in before: _fill(im, thing, t)
         for bar in stage.bars: _bar(im, bar, t, n)
         yield cv2.addWeighted(im, 1, grain[gy:gy+h, gx:gx+w], stage.noise/32, -4*stage.noise)
-
-def _farthest(figure): return -figure.depth[:, 0].mean()

@@ -12,8 +12,9 @@ from .puppet_draw import Figure, warped
 from .puppet_motion import joint_names
 
 # %% ../../nbs/data/puppet_labels.ipynb #b793609e
-coco_names = ('nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist '
-              'left_hip right_hip left_knee right_knee left_ankle right_ankle').split()
+coco_names = ('nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow '
+              'left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle').split()
+_in_face = np.arange(17) < 5
 _coco = [joint_names.index(name) for name in coco_names]
 
 def _behind_bars(stage, pixels):
@@ -25,6 +26,15 @@ def _behind_bars(stage, pixels):
         hidden |= np.abs(pixels[..., 0]-x) < bar.width/2
     return hidden
 
+def _score(stage, figure, pixels, rng):
+    "How sure one may be of (n, 17, 2) pixels: the face is hidden by the head, the rest by the trunk, all by bars"
+    hiding = np.where(_in_face, figure.depth[:, 3:4]+.02, figure.depth[:, 20:21]+.12)
+    score = np.where(figure.depth[:, _coco] > hiding, .55, .97)
+    score[_behind_bars(stage, pixels)] *= .4
+    score *= 1-.1*np.abs(rng.standard_normal(score.shape)).clip(0, 3)
+    return score*((pixels >= 0) & (pixels < stage.camera.size)).all(-1)
+
+# %% ../../nbs/data/puppet_labels.ipynb #af0edaf0
 def keypoints(
     scene, # Scene
     rng, # Generator, for the confidences
@@ -33,26 +43,22 @@ def keypoints(
     points, scores = [], []
     for puppet in scene.stage.puppets[:scene.n_actors]:
         figure = Figure(puppet, scene.stage.camera, scene.stage.warp)
-        pixels, depth = figure.pixels[:, _coco], figure.depth[:, _coco]
-        centre = np.where(np.arange(17) < 5, figure.depth[:, 3:4], figure.depth[:, 20:21])   # the face is hidden by the head, the rest by the trunk
-        score = np.where(depth > centre+np.where(np.arange(17) < 5, .02, .12), .55, .97)
-        score[_behind_bars(scene.stage, pixels)] *= .4
-        score *= 1-.1*np.abs(rng.standard_normal(score.shape)).clip(0, 3)
-        inside = ((pixels >= 0) & (pixels < scene.stage.camera.size)).all(-1)
-        points.append(pixels); scores.append(score*inside)
+        points.append(figure.pixels[:, _coco])
+        scores.append(_score(scene.stage, figure, points[-1], rng))
     return np.stack(points), np.stack(scores)
 
 def joints_3d(
     scene, # Scene
 )->np.ndarray: # (m, n, 25, 3) in metres
     "3-D joints of the actors, as seen from the camera"
-    camera, joints = scene.stage.camera, np.stack([p.joints[:, :25] for p in scene.stage.puppets[:scene.n_actors]])
+    camera = scene.stage.camera
+    joints = np.stack([p.joints[:, :25] for p in scene.stage.puppets[:scene.n_actors]])
     c, s = np.cos(np.deg2rad(camera.pitch)), np.sin(np.deg2rad(camera.pitch))
     x, y, z = np.moveaxis(joints - [0, camera.height, camera.distance], -1, 0)
     return np.stack([x, y*c-z*s, z*c+y*s], -1)
 
 # %% ../../nbs/data/puppet_labels.ipynb #0ef9defb
-_thick = np.r_[np.full(3, .1), .16, np.full(21, .085), np.full(30, .01)]   # Radius of what is drawn about each point, in metres
+_thick = np.r_[np.full(3, .1), .16, np.full(21, .085), np.full(30, .01)]   # Radius of what is drawn about a point, in metres
 
 def puppet_boxes(
     scene, # Scene
@@ -81,12 +87,11 @@ def hidden_share(
     return np.clip(covered/np.maximum(x2-x1, 1e-6), 0, 1)
 
 # %% ../../nbs/data/puppet_labels.ipynb #51933636
-_does = dict(sit_down='sits down', stand_up='stands up', raise_arms='raises both arms', lower_arms='lowers both arms', step_left='steps to the left',
-             step_right='steps to the right', turn_left='turns to the left', turn_right='turns to the right', pick_up='picks something up',
-             put_down='puts something down', wave='waves', clap='claps')
-_doing = dict(sit_down='sitting down', stand_up='standing up', raise_arms='raising both arms', lower_arms='lowering both arms', step_left='stepping to the left',
-              step_right='stepping to the right', turn_left='turning to the left', turn_right='turning to the right', pick_up='picking something up',
-              put_down='putting something down', wave='waving', clap='clapping')
+_says = dict(sit_down='sits|sitting|down', stand_up='stands|standing|up', raise_arms='raises|raising|both arms',
+             lower_arms='lowers|lowering|both arms', step_left='steps|stepping|to the left',
+             step_right='steps|stepping|to the right', turn_left='turns|turning|to the left',
+             turn_right='turns|turning|to the right', pick_up='picks|picking|something up',
+             put_down='puts|putting|something down', wave='waves|waving|', clap='claps|clapping|')
 _company = ('alone', 'while another one watches', 'while two others watch')
 _counts = ('One puppet is', 'Two puppets are', 'Three puppets are')
 _templates = (
@@ -95,14 +100,17 @@ _templates = (
     'Before a {ground} {wall} wall a puppet with {trousers} trousers {does}, {company}.',
     'A {size} puppet dressed in {shirt} and {trousers} {does} {company}.')
 
+# %% ../../nbs/data/puppet_labels.ipynb #68033a3f
 def puppet_captions(
     scene, # Scene of a clip
     rng, # Generator
     n:int=2, # Sentences
 )->list:
     "Different sentences about a clip"
-    facts, label, tones = scene.facts, scene.acts[0].label, ('dark', 'light')
+    facts, tones = scene.facts, ('dark', 'light')
+    does, doing, how = _says[scene.acts[0].label].split('|')
     size = 'small' if facts['height'] < 1.65 else 'tall' if facts['height'] > 1.8 else 'middle-sized'
-    words = dict(facts, tone=tones[facts['light']], ground=tones[not facts['light']], does=_does[label], doing=_doing[label], size=size,
+    words = dict(facts, tone=tones[facts['light']], ground=tones[not facts['light']], size=size,
+                 does=f'{does} {how}'.strip(), doing=f'{doing} {how}'.strip(),
                  company=_company[facts['idle']], count=_counts[facts['idle']])
     return [_templates[i].format(**words) for i in rng.choice(len(_templates), n, replace=False)]

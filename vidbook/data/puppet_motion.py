@@ -39,8 +39,9 @@ def _both(**pose): return _side('l', **pose) | _side('r', **pose)
 def move_sit(rng, progress):
     "From standing to sitting"
     back = rng.uniform(.30, .38)
-    return keyed(ease(progress), (0, {}), (.45, dict(hip=.78, back=.6*back, lean=rng.uniform(25, 42)) | _both(elev=50, azim=10, reach=.9)),
-                 (1, dict(hip=rng.uniform(.46, .56), back=back, lean=rng.uniform(-2, 8)) | _both(elev=rng.uniform(35, 60), azim=10, reach=.85)))
+    half = dict(hip=.78, back=.6*back, lean=rng.uniform(25, 42)) | _both(elev=50, azim=10, reach=.9)
+    seated = dict(hip=rng.uniform(.46, .56), back=back, lean=rng.uniform(-2, 8))
+    return keyed(ease(progress), (0, {}), (.45, half), (1, seated | _both(elev=rng.uniform(35, 60), azim=10, reach=.85)))
 
 def move_arms(rng, progress):
     "Both arms from hanging to straight up, past the front or the sides"
@@ -50,7 +51,8 @@ def move_arms(rng, progress):
 def move_lift(rng, progress):
     "Bend down, take a thing from the floor and bring it up; the hand has it from the middle on"
     side, lean = rng.choice(['l', 'r']), rng.uniform(48, 68)
-    down = dict(hip=rng.uniform(.58, .70), back=.22, lean=lean) | _side(side, elev=lean+rng.uniform(8, 16), azim=10, reach=1)
+    down = dict(hip=rng.uniform(.58, .70), back=.22, lean=lean)
+    down |= _side(side, elev=lean+rng.uniform(8, 16), azim=10, reach=1)
     up = rest_pose | _side(side, elev=rng.uniform(60, 85), azim=rng.uniform(0, 35), reach=rng.uniform(.7, .85))
     p = ease(progress)
     return keyed(p, (0, {}), (.45, down), (.55, {}), (1, up)) | _side(side, hold=np.clip((p-.46)/.08, 0, 1))
@@ -69,16 +71,17 @@ def move_step(rng, progress):
     l, r = _foot(progress, n, True), _foot(progress, n, False)
     half, middle = (l+r)/2, np.sin(np.pi*progress)
     track = keyed(progress, (0, {}))
-    return track | dict(x=(half-.5)*way, l_step=(l-half)*way, r_step=(r-half)*way, l_lift=.08*_in_air(l, n), r_lift=.08*_in_air(r, n), roll=6*middle,
-                        hip=1-.05*middle, l_elev=track['l_elev']+swing*middle, r_elev=track['r_elev']+swing*middle)
+    feet = dict(l_step=(l-half)*way, r_step=(r-half)*way, l_lift=.08*_in_air(l, n), r_lift=.08*_in_air(r, n))
+    arms = {k: track[k]+swing*middle for k in ('l_elev', 'r_elev')}
+    return track | feet | arms | dict(x=(half-.5)*way, roll=6*middle, hip=1-.05*middle)
 
 def move_turn(rng, progress):
     "Half a turn to the left, past the front, the head ahead of the feet"
     span, front, n = rng.uniform(130, 180), rng.uniform(-20, 20), int(rng.integers(2, 4))
     p, middle = (progress+ease(progress))/2, np.sin(np.pi*progress)
-    track, steps = keyed(p, (0, {}), (.25, dict(head_yaw=16)), (.75, {}), (1, dict(head_yaw=0))), .1*np.sin(np.pi*n*p)
-    return track | dict(heading=front+span*(p-.5), l_lift=np.maximum(steps, 0), r_lift=np.maximum(-steps, 0),
-                        l_elev=track['l_elev']+14*middle, r_elev=track['r_elev']+14*middle)
+    track = keyed(p, (0, {}), (.25, dict(head_yaw=16)), (.75, {}), (1, dict(head_yaw=0)))
+    arms, steps = {k: track[k]+14*middle for k in ('l_elev', 'r_elev')}, .1*np.sin(np.pi*n*p)
+    return track | arms | dict(heading=front+span*(p-.5), l_lift=np.maximum(steps, 0), r_lift=np.maximum(-steps, 0))
 
 # %% ../../nbs/data/puppet_motion.ipynb #929da39c
 def move_wave(rng, progress):
@@ -86,7 +89,8 @@ def move_wave(rng, progress):
     side, n, low, high = rng.choice(['l', 'r']), rng.integers(3, 6), rng.uniform(75, 95), rng.uniform(160, 178)
     amount, phase = np.interp(progress, [0, .16, .84, 1], [0, 1, 1, 0]), rng.random()
     swing = (high+low)/2 + (high-low)/2*np.sin(2*np.pi*(n*progress+phase))
-    return keyed(amount, (0, {}), (1, _side(side, azim=rng.uniform(70, 95), reach=.87))) | _side(side, elev=9+amount*(swing-9))
+    raised = _side(side, azim=rng.uniform(70, 95), reach=.87)
+    return keyed(amount, (0, {}), (1, raised)) | _side(side, elev=9+amount*(swing-9))
 
 def move_clap(rng, progress):
     "Both arms go forwards, the hands meet three to five times, and down"
@@ -95,7 +99,8 @@ def move_clap(rng, progress):
     azim = -24 + (wide+24)*(.5+.5*np.cos(2*np.pi*(n*progress+phase)))
     return keyed(amount, (0, {}), (1, _both(elev=rng.uniform(75, 95), reach=.77))) | _both(azim=60+amount*(azim-60))
 
-_moves = dict(sit=move_sit, arms=move_arms, step=move_step, turn=move_turn, lift=move_lift, wave=move_wave, clap=move_clap)
+_moves = dict(sit=move_sit, arms=move_arms, step=move_step, turn=move_turn, lift=move_lift, wave=move_wave,
+              clap=move_clap)
 
 # %% ../../nbs/data/puppet_motion.ipynb #ae943a0f
 def wobble(
@@ -117,6 +122,7 @@ def smooth(
     kernel = np.hanning(2*width+3)[1:-1]
     return np.convolve(np.pad(v, width, mode='edge'), kernel/kernel.sum(), 'valid')
 
+# %% ../../nbs/data/puppet_motion.ipynb #2cc56dd4
 def pose_track(
     rng, # Generator, for the style
     motion:str, # One of `puppet_motions`, or 'rest'
@@ -170,11 +176,13 @@ def bent(
     return root + along*dist/2 + side*np.sqrt(bone**2-dist**2/4), root + along*dist
 
 # %% ../../nbs/data/puppet_motion.ipynb #6f6ae0f0
-joint_names = ('spine_base spine_middle neck head left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow right_wrist right_hand '
-               'left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot spine left_hand_tip left_thumb '
-               'right_hand_tip right_thumb nose left_eye right_eye left_ear right_ear').split()
+joint_names = ('spine_base spine_middle neck head left_shoulder left_elbow left_wrist left_hand '
+               'right_shoulder right_elbow right_wrist right_hand left_hip left_knee left_ankle left_foot '
+               'right_hip right_knee right_ankle right_foot spine left_hand_tip left_thumb right_hand_tip right_thumb '
+               'nose left_eye right_eye left_ear right_ear').split()
 _up = np.array([0., 1, 0])
-_face = np.array([(0, -.1, 1), (.38, .18, .86), (-.38, .18, .86), (.95, 0, .1), (-.95, 0, .1)])   # left, up, front in radii of the head
+# Nose, eyes and ears: left, up and front of the head's centre, in its radii
+_face = np.array([(0, -.1, 1), (.38, .18, .86), (-.38, .18, .86), (.95, 0, .1), (-.95, 0, .1)])
 
 def _angles(track, *names): return [np.deg2rad(track[k])[:, None] for k in names]   # (n, 1), radians
 
@@ -188,6 +196,7 @@ def _frame(track, body):
     pelvis = ground + track['hip'][:, None]*(1.97*body.leg+.07)*_up - track['back'][:, None]*body.height/1.7*ahead
     return ahead, left, up, unit(np.cross(left, up)), ground, pelvis
 
+# %% ../../nbs/data/puppet_motion.ipynb #3cb00695
 def _head(track, neck, body, left, up, front):
     "Centre of the head and the five points of the face"
     yaw, nod = _angles(track, 'head_yaw', 'nod')
@@ -224,7 +233,8 @@ def joints_of(
     joints = np.zeros((len(pelvis), 30, 3))
     for i, share in ((0, 0), (1, .5), (20, .93), (2, 1.05)): joints[:, i] = pelvis + up*body.trunk*share
     joints[:, [3, 25, 26, 27, 28, 29]] = _head(track, joints[:, 2], body, left, up, front)
-    for side, out, arm, leg in (('l', left, [4, 5, 6, 7, 21, 22], slice(12, 16)), ('r', -left, [8, 9, 10, 11, 23, 24], slice(16, 20))):
+    limbs = ('l', left, [4, 5, 6, 7, 21, 22], slice(12, 16)), ('r', -left, [8, 9, 10, 11, 23, 24], slice(16, 20))
+    for side, out, arm, leg in limbs:
         joints[:, arm] = _arm(track, side, joints[:, 20] + out*body.shoulder, body, out, up, front)
         joints[:, leg] = _leg(track, side, ground, pelvis, body, out, ahead)
     return joints

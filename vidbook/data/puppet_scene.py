@@ -59,6 +59,7 @@ def toned(
     colour = pure*target/level if level > target else 255-(255-pure)*(255-target)/(255-level)
     return tuple(int(c) for c in colour)
 
+# %% ../../nbs/data/puppet_scene.ipynb #9b4d9b84
 _skins = dict(light=(235, 190, 150), dark=(112, 74, 52))
 
 def _dress(rng, light):
@@ -67,8 +68,9 @@ def _dress(rng, light):
     out = {k: toned(rng, v, light) for k,v in names.items()}
     out['sleeves'] = out['shirt'] if rng.random() < .6 else toned(rng, random_hue(rng), light)
     out['skin'] = tuple(int(c) for c in np.array(_skins['light' if light else 'dark'])*rng.uniform(.85, 1.08))
-    out |= dict(shoes=toned(rng, random_hue(rng), light), hair=toned(rng, random_hue(rng), not light), badge=toned(rng, random_hue(rng), not light))
-    return out | dict(eyes=(15, 15, 25) if light else (245, 245, 235), nose=tuple(int(c*(.7 if light else 1.5)) for c in out['skin'])), names
+    out |= {k: toned(rng, random_hue(rng), tone) for k,tone in dict(shoes=light, hair=not light, badge=not light).items()}
+    out['nose'] = tuple(int(c*(.7 if light else 1.5)) for c in out['skin'])
+    return out | dict(eyes=(15, 15, 25) if light else (245, 245, 235)), names
 
 # %% ../../nbs/data/puppet_scene.ipynb #e8b85337
 def _placed(points, yaw, x, z):
@@ -92,6 +94,7 @@ def _thing(rng, joints, track, yaw, colour):
     at = floor + (held-floor)*np.clip(hold, 0, 1)[:, None]
     return Box(_placed(_cube*size, yaw, 0, 0) + at[:, None], colour, in_front=True)
 
+# %% ../../nbs/data/puppet_scene.ipynb #9558afbf
 def _actor(rng, motion, track, light, yaw, x, z):
     "A puppet, its things and the names of its colours"
     body, (clothes, names) = random_body(rng), _dress(rng, light)
@@ -100,13 +103,14 @@ def _actor(rng, motion, track, light, yaw, x, z):
     if motion == 'lift': boxes.append(_thing(rng, joints, track, yaw, clothes['badge']))
     return Puppet(joints, body, clothes), boxes, names | dict(height=body.height)
 
-# %% ../../nbs/data/puppet_scene.ipynb #9558afbf
+# %% ../../nbs/data/puppet_scene.ipynb #0ba5be5e
 def _idle(rng, n, light, side):
     "A puppet that stands or sits behind, on one side"
     track = pose_track(rng, 'rest', np.zeros(n))
     sits = rng.random() < .3
-    if sits: track |= dict(hip=np.full(n, .52), back=np.full(n, .33), l_elev=track['l_elev']+40, r_elev=track['r_elev']+40)
-    return _actor(rng, 'sit' if sits else 'rest', track, light, rng.uniform(-80, 80), side*rng.uniform(.75, 1.15), rng.uniform(-1.8, -.7))
+    seated = dict(hip=np.full(n, .52), back=np.full(n, .33)) | {k: track[k]+40 for k in ('l_elev', 'r_elev')}
+    yaw, x, z = rng.uniform(-80, 80), side*rng.uniform(.75, 1.15), rng.uniform(-1.8, -.7)
+    return _actor(rng, 'sit' if sits else 'rest', track | seated if sits else track, light, yaw, x, z)
 
 def _crowd(rng, n, light):
     "Idle puppets, none in 62 % of the scenes, and their seats"
@@ -138,7 +142,8 @@ def _wall(rng, camera, colour, light):
     w, h = camera.size
     wall = texture(rng, (w*3//2, h*3//2), colour, rng.uniform(12, 26))
     edge = int(camera(np.array([0, 0, -rng.uniform(1, 2.5)]))[0][1] + h/4)
-    wall[edge:] = wall[edge:]*rng.uniform(.55, .85) + (0 if rng.random() < .5 else rng.uniform(.05, .15)*np.array(toned(rng, 'orange', not light)))
+    wall[edge:] *= rng.uniform(.55, .85)
+    if rng.random() >= .5: wall[edge:] += rng.uniform(.05, .15)*np.array(toned(rng, 'orange', not light))
     for _ in range(rng.integers(0, 4)):
         x, y = (rng.random(2)*wall.shape[1::-1]).astype(int).tolist()
         dx, dy = (rng.uniform(.1, .45, 2)*rng.choice([-1, 1], 2)*w).astype(int).tolist()
@@ -147,6 +152,7 @@ def _wall(rng, camera, colour, light):
         else: cv2.line(wall, (x, y), (x+dx, y+dy), shade, max(1, int(rng.uniform(.02, .05)*w)), cv2.LINE_AA)
     return to_uint8(wall)
 
+# %% ../../nbs/data/puppet_scene.ipynb #69475e4c
 def _bars(rng, n, size):
     "Now and then something passes before the camera"
     w, h = size
@@ -162,13 +168,15 @@ def _stage(rng, n, size, share, light, hue):
     (w, h), camera = size, _camera(rng, size, share)
     along = (np.arange(n)-(n-1)/2)/n
     drift = np.outer(along, rng.uniform(-.6, .6, 2)*size) + np.array(size)/2
-    glow = to_uint8(texture(rng, (2*w, 2*h), (8, 8, 8), 12, (3, 7)))
-    return Stage(camera, _shake(rng, n, size), _wall(rng, camera, toned(rng, hue, not light, (.2, .6)), light), np.minimum(glow, 60), drift.astype(int),
-                 bars=_bars(rng, n, size), noise=rng.uniform(2, 6), grain=rng.integers(0, 64, (n, 2)))
+    glow, warp = to_uint8(texture(rng, (2*w, 2*h), (8, 8, 8), 12, (3, 7))), _shake(rng, n, size)
+    wall = _wall(rng, camera, toned(rng, hue, not light, (.2, .6)), light)
+    return Stage(camera, warp, wall, np.minimum(glow, 60), drift.astype(int), bars=_bars(rng, n, size),
+                 noise=rng.uniform(2, 6), grain=rng.integers(0, 64, (n, 2)))
 
 # %% ../../nbs/data/puppet_scene.ipynb #b35099f1
 _kinds = tuple(puppet_motions)
-_yaws = dict(sit=(15, 60), lift=(10, 60), turn=(0, 25), step=(0, 30), arms=(0, 38), wave=(0, 32), clap=(0, 38))   # Degrees from the front
+# Degrees from the front
+_yaws = dict(sit=(15, 60), lift=(10, 60), turn=(0, 25), step=(0, 30), arms=(0, 38), wave=(0, 32), clap=(0, 38))
 
 def _yaw(rng, motion): return rng.choice([-1, 1])*rng.uniform(*_yaws[motion])
 
@@ -178,6 +186,11 @@ def _period(rng, n, share=(.62, .90)):
     start = int(rng.integers(0, n-span+1))
     return start, start+span, np.clip((np.arange(n)-start)/(span-1), 0, 1)
 
+def _facts(stage, light, hue, **more):
+    "What is known of a stage beside what it shows"
+    return dict(more, wall=hue, light=light, distance=stage.camera.distance, bars=len(stage.bars))
+
+# %% ../../nbs/data/puppet_scene.ipynb #4ea3d94e
 def clip_scene(
     seed:int, # Of the data set
     split:int, # 0 train, 1 valid
@@ -189,21 +202,26 @@ def clip_scene(
     n, light, hue = int(rng.integers(50, 101)), bool(rng.random() < .5), random_hue(rng)
     start, stop, progress = _period(rng, n)
     stage, yaw = _stage(rng, n, size, rng.uniform(.66, .84), light, hue), _yaw(rng, motion)
-    actor, boxes, names = _actor(rng, motion, pose_track(rng, motion, progress), light, yaw, rng.uniform(-.18, .18), rng.uniform(-.2, .2))
+    track, x, z = pose_track(rng, motion, progress), rng.uniform(-.18, .18), rng.uniform(-.2, .2)
+    actor, boxes, names = _actor(rng, motion, track, light, yaw, x, z)
     idle, seats = _crowd(rng, n, light)
-    facts = dict(motion=motion, **names, wall=hue, light=light, yaw=yaw, distance=stage.camera.distance, idle=len(idle), bars=len(stage.bars))
-    return Scene(replace(stage, puppets=[actor, *idle], boxes=seats+boxes), [Act(puppet_motions[motion][0], start, stop)], facts)
+    facts = _facts(stage, light, hue, motion=motion, yaw=yaw, idle=len(idle), **names)
+    stage = replace(stage, puppets=[actor, *idle], boxes=seats+boxes)
+    return Scene(stage, [Act(puppet_motions[motion][0], start, stop)], facts)
 
 # %% ../../nbs/data/puppet_scene.ipynb #e7f123e7
+def _backwards(actor, boxes):
+    "An actor and its things, played backwards"
+    return replace(actor, joints=actor.joints[::-1]), [replace(b, corners=b.corners[::-1]) for b in boxes]
+
 def twin_scene(
     scene:Scene, # Of `clip_scene`
 )->Scene:
     "The same scene with the actor played backwards"
-    stage, act = scene.stage, scene.acts[0]
-    actor = replace(stage.puppets[0], joints=stage.puppets[0].joints[::-1])
-    boxes = [replace(b, corners=b.corners[::-1]) for b in stage.boxes]
-    label = puppet_motions[scene.facts['motion']][1]
-    return replace(scene, stage=replace(stage, puppets=[actor, *stage.puppets[1:]], boxes=boxes), acts=[Act(label, len(scene)-act.stop, len(scene)-act.start)])
+    stage, act, n = scene.stage, scene.acts[0], len(scene)
+    actor, boxes = _backwards(stage.puppets[0], stage.boxes)
+    stage = replace(stage, puppets=[actor, *stage.puppets[1:]], boxes=boxes)
+    return replace(scene, stage=stage, acts=[Act(puppet_motions[scene.facts['motion']][1], n-act.stop, n-act.start)])
 
 def clip_scenes(
     seed:int,
@@ -220,9 +238,10 @@ def _course(rng, motion):
     "Progress over one block of a long video, from rest to rest, and its acts as (which way, start, stop)"
     wait, gap = rng.integers(15, 60, 2)
     first, last = (int(n) for n in rng.integers(36, 76, 2))
-    if motion in ('wave', 'clap'): return np.concatenate([np.zeros(wait), np.linspace(0, 1, first), np.zeros(gap)]), [(0, wait, wait+first)]
+    there, acts = [np.zeros(wait), np.linspace(0, 1, first)], [(0, wait, wait+first)]
+    if motion in ('wave', 'clap'): return np.concatenate([*there, np.zeros(gap)]), acts
     back = wait+first+gap
-    return np.concatenate([np.zeros(wait), np.linspace(0, 1, first), np.ones(gap), np.linspace(1, 0, last)]), [(0, wait, wait+first), (1, back, back+last)]
+    return np.concatenate([*there, np.ones(gap), np.linspace(1, 0, last)]), [*acts, (1, back, back+last)]
 
 def _block(rng, style, motion):
     "Track and acts of one block; it starts and ends at rest"
@@ -245,6 +264,7 @@ def _play(rng, style, seconds, fps=25):
         blocks.append((motion, track)); n += len(track['x'])
     return {k: np.concatenate([t[k] for _,t in blocks]) for k in blocks[0][1]}, acts, {m for m,_ in blocks}
 
+# %% ../../nbs/data/puppet_scene.ipynb #d0a6b769
 def long_scene(
     seed:int, # Of the data set
     split:int, # 0 train, 1 valid
@@ -261,7 +281,7 @@ def long_scene(
     if 'sit' in motions: boxes.append(_seat(actor.joints, yaw, actor.clothes['badge']))
     if 'lift' in motions: boxes.append(_thing(rng, actor.joints, track, yaw, actor.clothes['badge']))
     idle, seats = _crowd(rng, n, light)
-    facts = dict(**names, wall=hue, light=light, yaw=yaw, distance=stage.camera.distance, idle=len(idle), bars=len(stage.bars))
+    facts = _facts(stage, light, hue, yaw=yaw, idle=len(idle), **names)
     return Scene(replace(stage, puppets=[actor, *idle], boxes=seats+boxes), acts, facts)
 
 # %% ../../nbs/data/puppet_scene.ipynb #287dd4bb
@@ -270,12 +290,12 @@ def _one_of_several(rng, n, light, x, puppet):
     motion = str(rng.choice(_kinds))
     start, stop, progress = _period(rng, n, (.5, .75))
     way = int(rng.integers(len(puppet_motions[motion])))
-    actor, boxes, names = _actor(rng, motion, pose_track(rng, motion, progress), light, _yaw(rng, motion), x, rng.uniform(-.5, .5))
-    if way:
-        actor, boxes = replace(actor, joints=actor.joints[::-1]), [replace(b, corners=b.corners[::-1]) for b in boxes]
-        start, stop = n-stop, n-start
+    track, yaw, z = pose_track(rng, motion, progress), _yaw(rng, motion), rng.uniform(-.5, .5)
+    actor, boxes, names = _actor(rng, motion, track, light, yaw, x, z)
+    if way: (actor, boxes), (start, stop) = _backwards(actor, boxes), (n-stop, n-start)
     return actor, boxes, names, Act(puppet_motions[motion][way], start, stop, puppet)
 
+# %% ../../nbs/data/puppet_scene.ipynb #2d9ac229
 def group_scene(
     seed:int, # Of the data set
     split:int, # 0 train, 1 valid
@@ -288,5 +308,6 @@ def group_scene(
     places = [-.6, .6] if rng.random() < .5 else [-1.05, 0, 1.05]
     stage = _stage(rng, n, size, rng.uniform(.5, .6), light, hue)
     actors = [_one_of_several(rng, n, light, x+rng.uniform(-.1, .1), i) for i,x in enumerate(places)]
-    facts = dict(wall=hue, light=light, distance=stage.camera.distance, bars=len(stage.bars), actors=[names for _,_,names,_ in actors])
-    return Scene(replace(stage, puppets=[a[0] for a in actors], boxes=[b for a in actors for b in a[1]]), [a[3] for a in actors], facts, len(actors))
+    puppets, boxes, names, acts = zip(*actors)
+    stage = replace(stage, puppets=list(puppets), boxes=[b for own in boxes for b in own])
+    return Scene(stage, list(acts), _facts(stage, light, hue, actors=list(names)), len(actors))

@@ -25,9 +25,11 @@ def _thump(rng, rate):
     t, pitch = np.arange(int(.22*rate))/rate, rng.uniform(70, 130)
     return 1.4*np.sin(2*np.pi*pitch*t*(1-.8*t))*np.exp(-t/rng.uniform(.04, .07))
 
+# %% ../../nbs/data/puppet_sound.ipynb #29928b76
 def _rustle(rng, rate):
     n = int(rng.uniform(.25, .45)*rate)
-    crackle = np.interp(np.arange(n), np.arange(0, n+400, 400), rng.random(n//400+2)[:len(np.arange(0, n+400, 400))]**3)
+    knots = np.arange(0, n+400, 400)
+    crackle = np.interp(np.arange(n), knots, rng.random(n//400+2)[:len(knots)]**3)
     return .8*_band(rng, n, 2)*crackle*np.sin(np.pi*np.arange(n)/n)
 
 def _whoosh(rng, rate, rising):
@@ -44,8 +46,10 @@ def _fall(rng, rate): return _whoosh(rng, rate, False)
 puppet_signatures = dict(
     sit_down=[('fall', .3), ('thump', .95)], stand_up=[('rustle', .1), ('rise', .55)],
     raise_arms=[('rise', .3), ('rise', .65)], lower_arms=[('fall', .35), ('clap', .95)],
-    step_left=[('thump', .25), ('thump', .6), ('rustle', .85)], step_right=[('rustle', .1), ('thump', .4), ('thump', .75)],
-    turn_left=[('rustle', .2), ('rustle', .5), ('thump', .9)], turn_right=[('thump', .1), ('rustle', .4), ('rustle', .75)],
+    step_left=[('thump', .25), ('thump', .6), ('rustle', .85)],
+    step_right=[('rustle', .1), ('thump', .4), ('thump', .75)],
+    turn_left=[('rustle', .2), ('rustle', .5), ('thump', .9)],
+    turn_right=[('thump', .1), ('rustle', .4), ('rustle', .75)],
     pick_up=[('fall', .2), ('rustle', .5), ('rise', .75)], put_down=[('fall', .25), ('thump', .5), ('rise', .8)],
     wave=[('rustle', .25), ('rustle', .5), ('rustle', .75)])
 
@@ -57,6 +61,7 @@ def hands_meet(
     dips = np.flatnonzero((apart[1:-1] < apart[:-2]) & (apart[1:-1] <= apart[2:]))+1
     return dips[apart[dips] < .3]
 
+# %% ../../nbs/data/puppet_sound.ipynb #283da9d5
 def sound_events(
     rng, # Generator
     label:str, # Class
@@ -66,7 +71,8 @@ def sound_events(
 )->list: # of (sound, frame)
     "What is heard of an action, and when"
     if label == 'clap': return [('clap', t) for t in start+hands_meet(joints[start:stop])]
-    return [(sound, start+(stop-start)*np.clip(at+rng.uniform(-.05, .05), 0, 1)) for sound, at in puppet_signatures[label]]
+    signature = [(sound, np.clip(at+rng.uniform(-.05, .05), 0, 1)) for sound, at in puppet_signatures[label]]
+    return [(sound, start+(stop-start)*at) for sound, at in signature]
 
 # %% ../../nbs/data/puppet_sound.ipynb #d56430da
 _sounds = dict(clap=_clap, thump=_thump, rustle=_rustle, rise=_rise, fall=_fall)
