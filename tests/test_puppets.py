@@ -53,6 +53,23 @@ make_puppets({str(tmp_path/"a")!r}, size=PuppetSize((24, 12), (0, 0), (0, 0)), p
     assert everything(tmp_path/'a') == whole
 
 
+@pytest.mark.parametrize('method', sorted({'fork', 'spawn'} & set(multiprocessing.get_all_start_methods())))
+def test_a_killed_start_leaves_no_worker(tmp_path, method):
+    code = f'''import multiprocessing
+from vidbook.data.puppets import make_puppets
+if __name__ == '__main__':
+    multiprocessing.set_start_method({method!r})
+    make_puppets({str(tmp_path/"a")!r}, parts=('clips',), n_workers=2, progress=False)'''
+    (tmp_path/'start.py').write_text(code)
+    process = subprocess.Popen([sys.executable, tmp_path/'start.py'])
+    deadline = time.time()+60
+    while not list(tmp_path.rglob('[!.]*.mp4')) and time.time() < deadline: time.sleep(.02)
+    process.kill(); process.wait()
+    def count(): return len(list(tmp_path.rglob('*.mp4'))) + sum(p.stat().st_size for p in tmp_path.rglob('*.mp4') if p.exists())
+    time.sleep(1); before = count(); time.sleep(.5)
+    assert count() == before   # nobody writes any more
+
+
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, whole, monkeypatch):
     real, calls = puppets.write_video, []
     def full(path, frames, *args, **kw):

@@ -11,7 +11,9 @@ from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 
 import av
 import cv2
@@ -214,6 +216,9 @@ _tables = dict(clips='puppets.csv', untrimmed='untrimmed.csv', groups='groups.cs
 # %% ../../nbs/data/puppets.ipynb #946e5070
 def _cpus(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
+def _wait_for_parent(): parent_process().join(); os._exit(1)
+def _end_with_parent(): Thread(target=_wait_for_parent, daemon=True).start()   # a killed start leaves no worker behind
+
 def _run(jobs, work, n_workers, progress):
     "Call `work` for each job, in other processes if there are several"
     bar = jobs
@@ -223,7 +228,7 @@ def _run(jobs, work, n_workers, progress):
     if n_workers < 2 or len(jobs) < 2:
         for job in bar: work(job)
         return
-    pool = ProcessPoolExecutor(min(n_workers, len(jobs)))
+    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), initializer=_end_with_parent)
     try:
         for _ in zip(bar, pool.map(work, jobs)): pass
     finally: pool.shutdown(cancel_futures=True)
