@@ -167,7 +167,10 @@ def _save_table(rows, dest, name):
     df.attrs = dict(root=str(dest), vocab=list(puppet_vocab))
     write_table(df, dest/name)
 
-def _by_split(items): return [(published_split[s], [o for o in items if o['split'] == s]) for s in _splits]
+def _by_split(items):
+    "Published name and items of each split that has any"
+    found = {published_split[s]: [o for o in items if o['split'] == s] for s in _splits}
+    return [(name, part) for name, part in found.items() if part]
 
 def _deep(record): return {k: record[k] for k in ('id', 'split', 'label', 'n_frames')} | dict(keypoint=record['joints'])
 
@@ -233,6 +236,7 @@ def _run(jobs, work, n_workers, progress):
         for _ in zip(bar, pool.map(work, jobs)): pass
     finally: pool.shutdown(cancel_futures=True)
 
+# %% ../../nbs/data/puppets.ipynb #7b502f3b
 def _claim(dest, settings):
     "See that `dest` is, or becomes, the folder of this data set; what it has already"
     file = dest/'puppets.json'
@@ -266,6 +270,8 @@ def _settings(size, seed, parts, video_size):
     if any(v < 32 or v % 2 for v in video_size):
         raise VidbookError(f'video_size {video_size}: give two even numbers from 32 on.')
     counts = PuppetSize(*(puppet_sizes[size] if isinstance(size, str) else size))
+    empty = [p for p in parts if not sum(getattr(counts, p))]
+    if empty: raise VidbookError(f'size {size}: no videos of {empty[0]}; leave it out of parts.')
     return dict(seed=int(seed), size={k: list(v) for k,v in counts._asdict().items()}, video_size=list(video_size))
 
 # %% ../../nbs/data/puppets.ipynb #78887bd9
