@@ -11,6 +11,7 @@ from vidbook.data import geometry as g, transforms as t
 from vidbook.data.cache import FrameCache
 from vidbook.data.loaders import VideoDataLoaders, dl_ids, views_dl
 from vidbook.io.sample import Clip
+from vidbook.io.video import MediaError
 from vidbook.io.write import write_video
 from vidbook.utils import set_seed
 
@@ -164,9 +165,10 @@ def test_a_broken_video_is_named_by_the_worker(videos, tmp_path):
     shutil.copytree(videos, tmp_path/'v')
     for o in (tmp_path/'v').rglob('[4-7].mp4'): o.write_bytes(o.read_bytes()[:400])
     dls = loaders(tmp_path/'v')
-    with pytest.raises(Exception, match=r'[4-7]\.mp4'):
+    with pytest.raises(MediaError, match=r'[4-7]\.mp4') as caught:
         for dl in dls.loaders:
             for _ in dl: pass
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_test_rows_make_a_third_loader_and_need_labels(videos):

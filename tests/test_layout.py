@@ -25,6 +25,11 @@ def test_every_notebook_opens_with_title_and_subtitle():
         assert first.startswith('# ') and '\n> ' in first, p
 
 
+def test_sidebar_lists_every_notebook_once():
+    listed = [line.split('- ')[1].strip() for line in (root/'nbs'/'sidebar.yml').read_text(encoding='utf-8').splitlines() if line.endswith('.ipynb')]
+    assert sorted(listed) == sorted(p.relative_to(root/'nbs').as_posix() for p in notebooks())
+
+
 def test_budgets():
     too_long = {}
     for p in notebooks(exporting=True):

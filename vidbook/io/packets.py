@@ -21,13 +21,13 @@ class MediaError(VidbookError):
     "A video that cannot be read: which, why, and what to do"
     def __init__(self,
         path, # The file or folder
-        why:str, # What is wrong
+        why:str='', # What is wrong; '' if `path` is the report of a loader's worker, as torch raises it again in the parent
         mend:str='re-encode it, or leave it out', # What can be done
     ):
         super().__init__(str(path), why, mend)
         self.path, self.why, self.mend = str(path), why, mend
 
-    def __str__(self): return f'{self.path}: {self.why}; {self.mend}.'
+    def __str__(self): return f'{self.path}: {self.why}; {self.mend}.' if self.why else self.path.strip().rpartition('MediaError: ')[2]
 
 # %% ../../nbs/io/packets.ipynb #f3e67b9e
 def _is_text(head):

@@ -178,7 +178,7 @@ class DecordReader(Reader):
         super().__init__(path, self.video.get_avg_fps(), pts - pts[0])
 
     def _failed(self, path, what, e):
-        first_line = str(e).strip().splitlines()[0].split('Error: ')[-1]
+        first_line = str(e).strip().splitlines()[0].split('Error: ')[-1].split('ERROR ')[-1]   # without its sources' file and line
         return MediaError(path, f'decord cannot {what} it ({first_line})')
 
     def close(self): self.video = None
