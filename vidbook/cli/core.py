@@ -6,7 +6,7 @@
 __all__ = ['commands', 'find_command', 'parse', 'overview', 'main']
 
 # %% ../../nbs/cli/core.ipynb #90e3dfed
-import sys
+import sys, warnings
 from importlib import import_module
 
 import fastprogress.fastprogress
@@ -55,6 +55,7 @@ def main(
     if name not in commands: print(f"vidbook: there is no command '{name}'; there are: {', '.join(commands)}", file=sys.stderr); return 2
     function = find_command(name)
     fastprogress.fastprogress.NO_BAR = not sys.stdout.isatty()
+    warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\.jit')   # torch's word to fastai, at every import
     try: return int(function(**parse(function, words, f'vidbook {name}')) or 0)
     except (VidbookError, FileNotFoundError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'\nvidbook {name}: stopped; start it again to go on', file=sys.stderr); return 130
