@@ -57,5 +57,5 @@ def main(
     fastprogress.fastprogress.NO_BAR = not sys.stdout.isatty()
     warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\.jit')   # torch's word to fastai, at every import
     try: return int(function(**parse(function, words, f'vidbook {name}')) or 0)
-    except (VidbookError, FileNotFoundError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
+    except (VidbookError, OSError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'\nvidbook {name}: stopped; start it again to go on', file=sys.stderr); return 130

@@ -11,7 +11,7 @@ import json, time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..utils import atomic_path
+from ..utils import VidbookError, atomic_path
 
 # %% ../../nbs/cli/quickstart.ipynb #d241d645
 class Stopwatch:
@@ -170,6 +170,7 @@ def quickstart(
 ):
     "Make the embedded data set, train on it, test, predict, write a report (about 5 minutes)"
     dest, watch, numbers = Path(dest), Stopwatch(), {**recipe, 'epochs': epochs}
+    if dest.exists() and not dest.is_dir(): raise VidbookError(f'{dest} is a file: give --dest the name of a folder')
     with watch('import torch and fastai'):
         from vidbook.all import Predictor, Views, make_puppets, motion_probes, set_seed, write_report
     with watch('render the data set Puppets'): table = make_puppets(dest/'puppets', size=n_clips, parts=('clips',))
