@@ -23,11 +23,13 @@ from vidbook.data.puppet_scene import *
 from vidbook.data.puppet_sound import *
 from vidbook.data.puppets import *
 from vidbook.data.recipe import *
+from vidbook.data.scratch import *
 from vidbook.data.show import *
 from vidbook.data.spec import *
 from vidbook.data.squares import *
 from vidbook.data.table import *
 from vidbook.data.transforms import *
+from vidbook.data.workers import *
 from vidbook.layers.conv import *
 from vidbook.layers.init import *
 from vidbook.layers.temporal import *

@@ -6,72 +6,44 @@
 __all__ = ['FrameCache']
 
 # %% ../../nbs/data/cache.ipynb #f64080cc
-import os, shutil, struct, warnings, weakref
+import os, shutil, struct, warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha1
 from itertools import chain
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
 
 import numpy as np
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 
+from .scratch import Scratch, shared_memory
 from ..io.source import VideoFile
 from ..io.video import ArrayReader, open_video
 
-try: import fcntl
-except ImportError: fcntl = None   # Windows
-
 # %% ../../nbs/data/cache.ipynb #21c3bb83
-_header = struct.Struct('<3qd')
+_header = struct.Struct('<4qd')
 
-def _write(path, frames, size, fps):
-    "Write blocks of `frames` to `path`, all or nothing; `size` is (n, h, w)"
+def _write(path, frames, size, fps, pts):
+    "Write blocks of `frames` to `path`, all or nothing; `size` is (n, h, w, channels)"
     temp = path.with_name(f'{path.name}.{os.getpid()}-{id(frames)}')
     try:
         with open(temp, 'wb') as f:
-            f.write(_header.pack(*size, fps))
+            f.write(_header.pack(*size, fps) + pts.tobytes())
             for block in frames: f.write(np.ascontiguousarray(block).data)
         os.replace(temp, path)
     finally: temp.unlink(missing_ok=True)
 
-def _read(path):
-    "The frames, mapped and not read, and the frames a second"
-    with open(path, 'rb') as f: n, h, w, fps = _header.unpack(f.read(_header.size))
-    return np.asarray(np.memmap(path, np.uint8, 'r', _header.size, (n, h, w, 3))), fps
+def _read(path, salvaged=None):
+    "A reader of the frames, which are mapped and not read"
+    with open(path, 'rb') as f:
+        *size, fps = _header.unpack(f.read(_header.size))
+        pts = np.fromfile(f, np.float64, size[0])
+    reader = ArrayReader(np.asarray(np.memmap(path, np.uint8, 'r', _header.size + pts.nbytes, tuple(size))), fps)
+    reader.pts, reader.salvaged = pts, salvaged
+    return reader
 
 # %% ../../nbs/data/cache.ipynb #55e00e0c
-def _place(room):
-    "Shared memory if `room` bytes are free there, otherwise the folder for temporary files"
-    shm = Path('/dev/shm')
-    if shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free >= room: return shm
-    return Path(gettempdir())
-
-def _lock(folder):
-    "The open lock file of `folder`, None if another process holds it"
-    if fcntl is None: return None
-    f = open(folder/'lock', 'w')
-    try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError: f.close(); return None
-    return f
-
-# %% ../../nbs/data/cache.ipynb #51ebb8ed
-def _sweep(place):
-    "Remove the caches that killed processes have left in `place`"
-    for folder in place.glob('vidbook-frames-*') if fcntl else ():
-        try: lock = _lock(folder) if (folder/'lock').exists() else None
-        except OSError: continue                                        # another user's
-        if lock: shutil.rmtree(folder, ignore_errors=True); lock.close()
-
-def _remove(folder, lock, pid):
-    "Remove `folder`, unless this is a forked child"
-    if os.getpid() != pid: return
-    shutil.rmtree(folder, ignore_errors=True)
-    if lock: lock.close()
-
-# %% ../../nbs/data/cache.ipynb #07666a06
 class FrameCache:
     "All frames of videos, resized, as bytes in memory shared by all processes; `close` or the end of the process removes it"
     def __init__(self,
@@ -79,25 +51,25 @@ class FrameCache:
         max_bytes:float=None, # Beyond it videos are decoded as usual; half of the free room if None, at most 16 GB
         folder=None, # Where to make the cache; shared memory or the folder for temporary files if None
     ):
-        place = _place(max_bytes or 2**30) if folder is None else Path(folder)
-        _sweep(place)
+        place = shared_memory(max_bytes or 2**30) if folder is None else Path(folder)
         self.short_side = short_side
         self.max_bytes = int(max_bytes or min(shutil.disk_usage(place).free/2, 16e9))
-        self.folder = Path(mkdtemp(prefix='vidbook-frames-', dir=place))
-        self.close = weakref.finalize(self, _remove, self.folder, _lock(self.folder), os.getpid())
+        self.scratch = Scratch('frames', place)
 
-    def __getstate__(self): return {k: v for k,v in self.__dict__.items() if k != 'close'}   # a copy in a worker removes nothing
+    @property
+    def folder(self): return self.scratch.folder
 
-    def open(self, video, reader:str='auto'):
-        "A reader of `video` whose frames come from the cache, filled now if need be; beyond the limit a reader of the file"
+    def close(self): self.scratch.close()
+
+    def open(self, video, reader:str='auto', **kw):
+        "A reader of `video` whose frames come from the cache, filled now if need be; beyond the limit a reader of the file; `kw` as in `open_video`"
         if isinstance(video, np.ndarray): return open_video(video)
         path = self._path(video if isinstance(video, VideoFile) else VideoFile(video))
-        if not path.exists():
-            source = open_video(video, reader)
-            if not self._fill(path, source): return source
-            source.close()
-        frames, fps = _read(path)
-        return ArrayReader(frames, fps)
+        if path.exists(): return _read(path)
+        source = open_video(video, reader, **kw)
+        if not self._fill(path, source): return source
+        source.close()
+        return _read(path, getattr(source, 'salvaged', None))
 
     def _path(self, video): return self.folder/sha1(repr((video, self.short_side)).encode()).hexdigest()
 
@@ -121,10 +93,10 @@ def _fill(self:FrameCache, path, source):
     if not self.folder.exists() or (self.folder/'full').exists(): return False
     blocks = _blocks(source, self.short_side)
     first = next(blocks)
-    size = len(source), *first.shape[1:3]
-    n_bytes = int(np.prod(size))*3
+    size = len(source), *first.shape[1:]
+    n_bytes = int(np.prod(size))
     if self.nbytes+n_bytes > self.max_bytes: return self._tell_full('the limit is reached')
-    try: _write(path, chain([first], blocks), size, source.fps)
+    try: _write(path, chain([first], blocks), size, source.fps, np.asarray(source.pts, np.float64))
     except OSError as e: return self._tell_full(str(e))
     with open(self.folder/'sizes', 'ab') as f: f.write(np.int64(n_bytes).tobytes())
     return True
