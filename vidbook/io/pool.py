@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
-from subprocess import PIPE, Popen
+from subprocess import PIPE, Popen, TimeoutExpired
 from time import monotonic
 from traceback import format_exc
 from typing import Any, NamedTuple
@@ -118,7 +118,7 @@ class _Worker:
     def __init__(self, limit, memory):
         code = f'import sys; sys.path[:] = {sys.path!r}; from vidbook.io.pool import serve; serve({limit!r}, {memory!r})'
         self.process, self.calls = Popen([sys.executable, '-c', code], stdin=PIPE, stdout=PIPE, env=_one_thread | os.environ), 0
-        if not _read(self.process.stdout): raise PoolError('a worker process', f'it does not start: {_how(self.end())}')
+        if not _read(self.process.stdout): raise PoolError('a worker process', f'it does not start: {_how(self.end(5))}')
 
     def ask(self, call):
         "The answer to a call; empty if the process died of it"
@@ -127,8 +127,9 @@ class _Worker:
         except OSError: return b''
         return _read(self.process.stdout)
 
-    def end(self):
-        "End the process, which has nothing to do any more; its exit status, or that with which it died before"
+    def end(self, patience=0):
+        "End the process unless it does so itself within `patience` seconds; its exit status"
+        with suppress(TimeoutExpired): self.process.wait(patience)
         self.process.kill()
         with suppress(OSError): self.process.stdin.close()     # what was not sent is lost
         self.process.stdout.close()
@@ -174,7 +175,7 @@ class KillableExecutor(ThreadPoolExecutor):
         answer = worker.ask(call)
         self.busy.discard(worker)
         if answer: self.idle.append(worker); return _result(answer)
-        late, status = self.limit and monotonic() - start >= self.limit, worker.end()
+        late, status = self.limit and monotonic() - start >= self.limit, worker.end(5)
         if self.killed: raise PoolError(item, 'it was stopped')
         if late: raise PoolError(item, f'it took longer than {self.limit:g} s')
         if worker.calls > 1: return self._call(call, item, fresh=True)
