@@ -4,6 +4,7 @@ from fastai.vision.all import *
 from vidbook import presets
 from vidbook.core import *
 from vidbook.utils import *
+from vidbook.io.download import *
 from vidbook.io.packets import *
 from vidbook.io.pool import *
 from vidbook.io.remote import *
