@@ -10,7 +10,7 @@ __all__ = ['contact_sheet', 'encode_jpeg', 'write_video', 'numbered_frame', 'fra
 from base64 import b64encode
 from fractions import Fraction
 from html import escape
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -72,16 +72,22 @@ def _video_stream(out, frame, fps, pix_fmt, gop, threads, options):
         raise ValueError(f'Frames of {w}x{h} pixels: yuv420p needs even sides; crop one pixel or pass pix_fmt="yuv444p".')
     stream = out.add_stream('libx264', rate=fps, options={k: str(v) for k,v in options.items()})
     stream.width, stream.height, stream.pix_fmt = w, h, pix_fmt
-    stream.codec_context.time_base, stream.codec_context.gop_size = 1/fps, gop
-    stream.codec_context.thread_count = threads
+    stream.codec_context.gop_size, stream.codec_context.thread_count = gop, threads
     return stream
 
-def _video_frame(frame, i, time_base):
-    "Frame number `i` for the encoder"
+_tick = Fraction(1, 90_000)   # the clock of files whose frames come at times of their own
+
+def _clock(fps, times):
+    "Unit of time, and when each frame is shown in such units: one after the other, or from 0 on as the seconds `times` say"
+    if times is None: return 1/fps, count()
+    return _tick, (round((t - times[0])/_tick) for t in times)
+
+def _video_frame(frame, i, pts, time_base):
+    "Frame number `i` for the encoder, to be shown at `pts`"
     if getattr(frame, 'dtype', None) != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f'Frame {i} is {getattr(frame, "dtype", type(frame).__name__)} {np.shape(frame)}; give uint8 (H, W, 3).')
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
-    picture.pts, picture.time_base = i, time_base
+    picture.pts, picture.time_base = pts, time_base
     return picture
 
 # %% ../../nbs/io/write.ipynb #fa714f2f
@@ -112,14 +118,45 @@ class _Sound:
         self.feed()
         self.out.mux(self.stream.encode(None))
 
-def _encode(out, video, sound, frames, rate):
+class _CopiedSound:
+    "Hands the packets of the sound of a file on to `out`, as far as the pictures have come; `late` seconds are taken from their times"
+    def __init__(self, out, path, late=0):
+        self.out, self.source = out, av.open(str(path))
+        self.sound = self.source.streams.audio[0]
+        self.stream, self.late = out.add_stream_from_template(self.sound), round(late/self.sound.time_base)
+        self.packets = (p for p in self.source.demux(self.sound) if p.size and p.pts is not None)
+        self.next = next(self.packets, None)
+
+    def feed(self, seconds=None):
+        "Copy the packets up to `seconds`, or all that are left"
+        while (p := self.next) and (seconds is None or (p.pts - self.late)*p.time_base < seconds):
+            p.pts, p.dts, p.stream = p.pts - self.late, (p.pts if p.dts is None else p.dts) - self.late, self.stream
+            self.out.mux(p)
+            self.next = next(self.packets, None)
+
+    def close(self):
+        "Copy the rest"
+        self.feed()
+        self.source.close()
+
+def _sound(out, audio, sample_rate, times):
+    "What feeds `audio`, samples or a file, to `out`; None if there is none"
+    if audio is None: return
+    if not isinstance(audio, (str, Path)): return _Sound(out, audio, sample_rate)
+    return _CopiedSound(out, audio, 0 if times is None else times[0])
+
+def _encode(out, video, sound, frames, clock):
     "Send all `frames`, and the sound in step with them"
+    base, shown = clock
+    video.codec_context.time_base = base
     for i,frame in enumerate(frames):
-        picture = _video_frame(frame, i, 1/rate)
+        pts = next(shown, None)
+        if pts is None: raise ValueError(f'There are {i} times but more frames; give a time for each.')
+        picture = _video_frame(frame, i, pts, base)
         if (picture.width, picture.height) != (video.width, video.height):
             raise ValueError(f'Frame {i} is {picture.width}x{picture.height}, the first {video.width}x{video.height}; resize to one size.')
         out.mux(video.encode(picture))
-        if sound: sound.feed((i+1)/rate)
+        if sound: sound.feed((pts+1)*base)
     out.mux(video.encode(None))
     if sound: sound.close()
 
@@ -128,7 +165,7 @@ def write_video(
     path, # File to write; its ending (.mp4, .mov, .mkv, .avi) names the container
     frames, # Iterable of uint8 RGB (H, W, 3), all of one size
     fps:float=25, # Frames a second
-    audio=None, # Samples from -1 to 1 (or int16): (n,) or (channels, n)
+    audio=None, # Samples from -1 to 1 (or int16): (n,) or (channels, n); or a file, whose sound is copied as it is
     sample_rate:int=None, # Samples a second of `audio`
     crf:int=23, # x264's quality: 0 lossless, 18 hardly visible, 28 coarse
     gop:int=12, # Frames from one key frame to the next
@@ -137,6 +174,7 @@ def write_video(
     keyint_scenecut:bool=False, # May x264 put more key frames where the picture changes?
     options:dict=None, # More x264 options, such as dict(bf=0, tune='fastdecode')
     pix_fmt:str='yuv420p', # What every player can show; 'yuv444p' takes odd sizes
+    times=None, # Seconds at which each frame is shown, where the rate varies; the first is shown at once, and a copied sound moves with it
 ):
     "Encode `frames` to H.264 (and `audio` to AAC) at `path`; a failure leaves nothing behind"
     frames, rate = iter(frames), Fraction(fps).limit_denominator(100_000)
@@ -146,8 +184,8 @@ def write_video(
     container, fmt = {'movflags': '+faststart'}, _format_of(path)
     with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=fmt, options=container) as out:
         video = _video_stream(out, first, rate, pix_fmt, gop, threads, settings)
-        sound = None if audio is None else _Sound(out, audio, sample_rate)
-        _encode(out, video, sound, chain([first], frames), rate)
+        sound = _sound(out, audio, sample_rate, times)
+        _encode(out, video, sound, chain([first], frames), _clock(rate, times))
     return Path(path)
 
 # %% ../../nbs/io/write.ipynb #e9e4f878
