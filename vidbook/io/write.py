@@ -75,6 +75,7 @@ def _video_stream(out, frame, fps, pix_fmt, gop, threads, options):
     stream.codec_context.gop_size, stream.codec_context.thread_count = gop, threads
     return stream
 
+# %% ../../nbs/io/write.ipynb #c2be18ac
 _tick = Fraction(1, 90_000)   # the clock of files whose frames come at times of their own
 
 def _clock(fps, times):
@@ -118,6 +119,7 @@ class _Sound:
         self.feed()
         self.out.mux(self.stream.encode(None))
 
+# %% ../../nbs/io/write.ipynb #e3d5c704
 class _CopiedSound:
     "Hands the packets of the sound of a file on to `out`, as far as the pictures have come; `late` seconds are taken from their times"
     def __init__(self, out, path, late=0):
@@ -139,6 +141,7 @@ class _CopiedSound:
         self.feed()
         self.source.close()
 
+# %% ../../nbs/io/write.ipynb #e9825262
 def _sound(out, audio, sample_rate, times):
     "What feeds `audio`, samples or a file, to `out`; None if there is none"
     if audio is None: return
