@@ -184,8 +184,7 @@ def write_video(
     first = next(frames, None)
     if first is None: raise ValueError(f'{path}: there are no frames to write.')
     settings = dict(crf=crf, preset=preset, mbtree=0) | ({} if keyint_scenecut else dict(sc_threshold=0)) | (options or {})
-    container, fmt = {'movflags': '+faststart'}, _format_of(path)
-    with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=fmt, options=container) as out:
+    with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=_format_of(path), options={'movflags': '+faststart'}) as out:
         video = _video_stream(out, first, rate, pix_fmt, gop, threads, settings)
         sound = _sound(out, audio, sample_rate, times)
         _encode(out, video, sound, chain([first], frames), _clock(rate, times))
