@@ -7,11 +7,12 @@ __all__ = ['RemoteError', 'download', 'cache_folder', 'cached_download']
 
 # %% ../../nbs/io/download.ipynb #b0b5a76e
 import hashlib, json, os, re, shutil, sys, time
-from http.client import HTTPException, InvalidURL
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLCertVerificationError
 from urllib import request
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
 
 from ..utils import VidbookError, atomic_path, lazy_import, sha256 as sha256_of, what_is
@@ -32,8 +33,9 @@ class RemoteError(VidbookError):
 # %% ../../nbs/io/download.ipynb #cd84332b
 def _http_url(url):
     "`url` as it goes over the wire, if it is the address of something on a web server"
-    if urlsplit(url).scheme.lower() not in ('http', 'https') or not urlsplit(url).hostname:
-        raise RemoteError(url, 'this is no web address', 'give one that begins with https://')
+    try: good = urlsplit(url).scheme in ('http', 'https') and re.fullmatch(r'[^\s\x00-\x1f]+', urlsplit(url).hostname or '')
+    except ValueError: good = False
+    if not good: raise RemoteError(url, 'this is no web address', 'give one that begins with https://')
     return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
 
 def _name_in(url):
@@ -85,6 +87,8 @@ class _Again(Exception):
         super().__init__(why)
         self.wait = wait
 
+class _Useless(Exception): "What has come is not what should be: why, and what can be done"
+
 class _Redirects(request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
@@ -103,23 +107,29 @@ def _opener():
 _mends = {401: 'this file needs a login: fetch it with a browser', 403: 'this file needs a permission: fetch it with a browser',
           404: 'mend the address', 410: 'it was taken away: look for another source'}
 
+def _words(text):
+    "The beginning of what a server or an error says, as one line that can be shown"
+    return ''.join(c for c in ' '.join(str(text).split()) if c.isprintable())[:120]
+
 def _refused(url, error):
     "What to raise for an answer that is no file"
-    why, wait = f'the server answers {error.code} {error.reason}', error.headers.get('Retry-After', '')
+    why, wait = f'the server answers {error.code} {_words(error.reason)}', error.headers.get('Retry-After', '')
     if error.code in (408, 425, 429) or error.code >= 500: return _Again(why, min(int(wait), 60) if wait.isdecimal() else 0)
     return RemoteError(url, why, _mends.get(error.code, 'mend the address'))
 
+# %% ../../nbs/io/download.ipynb #1ce61eec
 def _ask(url, headers, timeout):
     "The answer of the server to a request"
     asked = request.Request(_http_url(url), headers={'User-Agent': 'vidbook', 'Accept-Encoding': 'identity', **headers})
     try: return _opener().open(asked, timeout=timeout)
     except HTTPError as e:
         e.close()
+        if e.code == 416: return e                             # no such range, which is no fault of the address
         raise _refused(url, e) from e
-    except (InvalidURL, UnicodeError) as e: raise RemoteError(url, f'this is no web address ({e})', 'mend the address') from e
+    except ValueError as e: raise RemoteError(url, f'this is no web address ({_words(e)})', 'mend the address') from e
     except (OSError, HTTPException) as e:
         why = getattr(e, 'reason', e)
-        if not isinstance(why, SSLCertVerificationError): raise _Again(f'the server cannot be reached ({why})') from e
+        if not isinstance(why, SSLCertVerificationError): raise _Again(f'the server cannot be reached ({_words(why)})') from e
         raise RemoteError(url, f'the server cannot prove who it is ({why.verify_message})', "mend this machine's certificates or its clock") from e
 
 # %% ../../nbs/io/download.ipynb #bf7282dd
@@ -136,12 +146,12 @@ def _request(part, timeout):
     rest = re.fullmatch(r'bytes (\d+)-\d+/\d+', answer.headers.get('Content-Range', ''))
     if version and rest and int(rest[1]) == part.size-1 and _version(answer.headers) in (None, version): return answer, part.size-1
     part.remove()
-    raise _Again(f'the server answers {answer.status} with another part of the file than it was asked for')
+    raise _Again(f'the server answers {answer.status} and not with the part of the file that it was asked for')
 
-def _total(answer, start, limit, url):
+def _total(answer, start, limit):
     "Bytes of the whole file, None if only its end will tell"
     if answer.length is None and not answer.chunked and limit.open:
-        raise RemoteError(url, 'the server does not say how long it is, so that a part could pass for the whole', 'give its size or sha256')
+        raise _Useless('the server does not say how long it is, so that a part could pass for the whole', 'give its size or sha256')
     return None if answer.length is None else start + answer.length
 
 # %% ../../nbs/io/download.ipynb #68d2765c
@@ -151,12 +161,12 @@ class _Limit:
         self.size, self.sha256, self.most = size, sha256 and sha256.lower(), max_bytes if size is None else size
         self.open = size is None and not sha256      # is there nothing to tell a whole file by?
 
-    def check_size(self, url, n):
+    def check_size(self, n):
         "Raise if `n` bytes are too many"
         if n <= self.most: return
         why = f'the server sends {n} bytes or more, '
-        if self.size is None: raise RemoteError(url, f'{why}{self.most:.0f} are allowed', 'raise max_bytes if that is right')
-        raise RemoteError(url, f'{why}{self.size} are expected', 'mend the size, or ask whoever published the address')
+        if self.size is None: raise _Useless(f'{why}{self.most:.0f} are allowed', 'raise max_bytes if that is right')
+        raise _Useless(f'{why}{self.size} are expected', 'mend the size, or ask whoever published the address')
 
     def wrong(self, path):
         "What is wrong with a whole file, None if nothing is"
@@ -176,19 +186,19 @@ class _Bar:
 def _read(answer):
     "The next bytes that have come, b'' at the end"
     try: return answer.read1(1 << 18)
-    except (OSError, HTTPException) as e: raise _Again(f'the connection broke ({e or type(e).__name__})') from e
+    except (OSError, HTTPException) as e: raise _Again(f'the connection broke ({_words(e) or type(e).__name__})') from e
 
 def _receive(part, limit, timeout, progress):
     "One attempt to get the rest of the file"
     answer, start = _request(part, timeout)
     with answer, open(part.path, 'r+b') as f:
-        total = _total(answer, start, limit, part.url)
-        limit.check_size(part.url, total or 0)
+        total = _total(answer, start, limit)
+        limit.check_size(total or 0)
         if total: _check_room(part.path, total - part.size)
         bar = _Bar(progress and total)
         f.seek(start)
         while block := _read(answer):
-            limit.check_size(part.url, f.tell()+len(block))
+            limit.check_size(f.tell()+len(block))
             f.write(block)
             bar(f.tell())
         f.truncate()
@@ -201,7 +211,7 @@ def _check_room(path, n):
         raise RemoteError(path, f'{n/1e6:.0f} MB are to come and {free/1e6:.0f} MB are free', 'make room, or choose another folder')
 
 # %% ../../nbs/io/download.ipynb #97f3309b
-def _fetch(part, limit, retries, timeout, pause, progress):
+def _attempts(part, limit, retries, timeout, pause, progress):
     "Attempt until everything is there"
     best = failed = 0
     while True:
@@ -212,13 +222,17 @@ def _fetch(part, limit, retries, timeout, pause, progress):
             if failed > retries: raise RemoteError(part.url, f'{e}, {failed} times', 'try again later: what has come is kept') from e
             time.sleep(max(e.wait, pause*2**max(0, failed-1)))
 
-def _finish(part, dest, limit):
-    "Give the file its name if it is what it should be"
-    if wrong := limit.wrong(part.path):
+def _fetch(part, dest, limit, *how):
+    "Get the file, and give it its name if it is what it should be"
+    try:
+        _attempts(part, limit, *how)
+        if wrong := limit.wrong(part.path): raise _Useless(f'{wrong}, so it was removed', 'ask whoever published it, or mend what is expected')
+        part.note.unlink(missing_ok=True)
+        os.replace(part.path, dest)
+    except _Useless as e:
         part.remove()
-        raise RemoteError(part.url, f'{wrong}, so it was removed', 'ask whoever published it, or mend what is expected')
-    part.note.unlink(missing_ok=True)
-    os.replace(part.path, dest)
+        raise RemoteError(part.url, *e.args) from None
+    except OSError as e: raise RemoteError(dest, f'it cannot be written ({e.strerror})', 'make room, or choose another folder') from e
 
 def _there(dest, limit):
     "Is the file there already? Raise if it is another one"
@@ -228,6 +242,15 @@ def _there(dest, limit):
     return True
 
 # %% ../../nbs/io/download.ipynb #50f3a5bf
+@contextmanager
+def _alone(part):
+    "Wait until no other process works on `part`"
+    with lazy_import('filelock').FileLock(part.lock):
+        try: yield
+        finally:
+            if not part.path.exists():
+                with suppress(OSError): part.lock.unlink()      # Windows lets nobody remove an open file
+
 def download(
     url:str, # https or http address of a file
     dest, # File to write, or an existing folder (or a name with / at its end) to write it to by its own name
@@ -245,11 +268,8 @@ def download(
     if _there(dest, limit): return dest
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = _Part(url, dest)
-    with lazy_import('filelock').FileLock(part.lock):
-        if not _there(dest, limit):
-            _fetch(part, limit, retries, timeout, pause, progress)
-            _finish(part, dest, limit)
-        part.lock.unlink(missing_ok=True)
+    with _alone(part):
+        if not _there(dest, limit): _fetch(part, dest, limit, retries, timeout, pause, progress)
     return dest
 
 # %% ../../nbs/io/download.ipynb #2a5b4ac5
