@@ -222,6 +222,7 @@ def _attempts(part, limit, retries, timeout, pause, progress):
             if failed > retries: raise RemoteError(part.url, f'{e}, {failed} times', 'try again later: what has come is kept') from e
             time.sleep(max(e.wait, pause*2**max(0, failed-1)))
 
+# %% ../../nbs/io/download.ipynb #5e769782
 def _fetch(part, dest, limit, *how):
     "Get the file, and give it its name if it is what it should be"
     try:
@@ -251,6 +252,7 @@ def _alone(part):
             if not part.path.exists():
                 with suppress(OSError): part.lock.unlink()      # Windows lets nobody remove an open file
 
+# %% ../../nbs/io/download.ipynb #ecfe2faf
 def download(
     url:str, # https or http address of a file
     dest, # File to write, or an existing folder (or a name with / at its end) to write it to by its own name
