@@ -211,14 +211,16 @@ def stream_copy(
     source, # A video file
     dest, # File to write
     start:float=0, # Seconds from which on pictures are shown
+    sound:bool=False, # Copy the sound too
 ):
     "Copy the pictures of `source` from `start` on without decoding them, as `ffmpeg -ss start -c copy` does"
     with av.open(str(source)) as src, atomic_path(dest) as tmp, av.open(str(tmp), 'w') as out:
-        stream = src.streams.video[0]
-        copy, zero = out.add_stream_from_template(stream), round(start/stream.time_base)
-        src.seek(zero, stream=stream)
-        for packet in src.demux(stream):
+        streams = [src.streams.video[0], *src.streams.audio[:int(sound)]]
+        copies = {s.index: (out.add_stream_from_template(s), round(start/s.time_base)) for s in streams}
+        src.seek(copies[streams[0].index][1], stream=streams[0])
+        for packet in src.demux(streams):
             if not packet.size: continue
+            copy, zero = copies[packet.stream.index]
             packet.pts, packet.dts = (None if t is None else t - zero for t in (packet.pts, packet.dts))
             packet.stream = copy
             out.mux(packet)
