@@ -4,6 +4,7 @@ from fastai.vision.all import *
 from vidbook import presets
 from vidbook.core import *
 from vidbook.utils import *
+from vidbook.io.audio import *
 from vidbook.io.download import *
 from vidbook.io.packets import *
 from vidbook.io.flow import *
@@ -17,6 +18,7 @@ from vidbook.data.augment import *
 from vidbook.data.block import *
 from vidbook.data.cache import *
 from vidbook.data.geometry import *
+from vidbook.data.item import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
 from vidbook.data.puppet_draw import *
