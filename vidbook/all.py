@@ -6,8 +6,8 @@ from vidbook.core import *
 from vidbook.utils import *
 from vidbook.io.audio import *
 from vidbook.io.download import *
-from vidbook.io.packets import *
 from vidbook.io.flow import *
+from vidbook.io.packets import *
 from vidbook.io.pool import *
 from vidbook.io.remote import *
 from vidbook.io.sample import *
