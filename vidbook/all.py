@@ -6,6 +6,7 @@ from vidbook.core import *
 from vidbook.utils import *
 from vidbook.io.audio import *
 from vidbook.io.download import *
+from vidbook.io.index import *
 from vidbook.io.flow import *
 from vidbook.io.packets import *
 from vidbook.io.pool import *

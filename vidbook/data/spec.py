@@ -12,7 +12,8 @@ from fastcore.basics import patch
 
 from . import augment, transforms
 from .geometry import as_wh
-from .transforms import CenterCrop, ClipPipeline, DecodeFrames, FiveCrop, OpenVideo, Resize, SampleFrames, TenCrop, ThreeCrop, ToVideo
+from .transforms import (CenterCrop, ClipPipeline, DecodeFrames, FiveCrop, Geometry, OpenVideo, Resize, SampleFrames, StackFlow, TenCrop,
+                                     ThreeCrop, ToVideo)
 from ..io.sample import Clip, Sampling
 
 # %% ../../nbs/data/spec.ipynb #18814734
@@ -34,7 +35,7 @@ class Views:
         return v if isinstance(v, cls) else cls() if v is None else cls(*v)
 
 # %% ../../nbs/data/spec.ipynb #f7bcb44e
-_stages = {o: getattr(transforms, o) for o in 'Resize CenterCrop RandomCrop RandomResizedCrop MultiScaleCrop Flip'.split()}
+_stages = {o: getattr(transforms, o) for o in 'Resize RandomResize CenterCrop RandomCrop RandomResizedCrop MultiScaleCrop Flip'.split()}
 _batch = {o: getattr(augment, o) for o in 'ColorJitter RandomErasing'.split()}
 
 def _plain(v):
@@ -62,11 +63,14 @@ class ClipSpec:
     flip_pairs:tuple=None # Pairs of classes that a flip exchanges; None: those whose names differ by left and right
     views:Views=Views() # Of the published test
     reader:str='auto' # As in `open_video`
+    quality:str='exact' # 'fast': training frames are cut before they become RGB, and differ by a grey level or so; tests are always exact
+    stack:bool=False # Optical flow: the pairs of a clip become its channels, the clips of `sample` the segments
 
     def __post_init__(self):
         for k in ('size', 'test_size', 'mean', 'std', 'train_tfms', 'flip_pairs'): object.__setattr__(self, k, _plain(getattr(self, k)))
         unknown = [name for name,_ in self.train_tfms if name not in _stages | _batch]
         if unknown: raise ValueError(f'ClipSpec: there is no transform {unknown[0]!r}; choose from {", ".join(_stages | _batch)}.')
+        if self.quality not in ('exact', 'fast'): raise ValueError(f'ClipSpec: quality={self.quality!r}; choose exact or fast.')
         if max(as_wh(self.seen)) > self.short_side:
             raise ValueError(f'ClipSpec: a crop of {self.seen} does not fit into frames with a short side of {self.short_side}; raise short_side.')
 
@@ -85,22 +89,40 @@ class ClipSpec:
         return cls(**{**d, **samples, 'views': Views(**d['views'])})
 
 # %% ../../nbs/data/spec.ipynb #fc6300ee
+def _between(spec, sampling, stages, media, views=1, test=False):
+    "The pipeline that opens, samples, does `stages` and hands over"
+    stack = (StackFlow(sampling.clip.n),) if spec.stack else ()
+    return ClipPipeline((OpenVideo(spec.reader, *media), SampleFrames(sampling.with_clips(views), test), *stages, *stack, ToVideo()))
+
+def _staged(spec, own):
+    "`own` stages with the decoding before them, or with `quality='fast'` as late as may be"
+    if spec.quality == 'exact': return DecodeFrames(spec.short_side), *own
+    n = next((i for i,o in enumerate(own) if not isinstance(o, Geometry)), len(own))
+    return Resize(spec.short_side), *own[:n], DecodeFrames(), *own[n:]
+
+# %% ../../nbs/data/spec.ipynb #11f7d1c6
 @patch
-def train_pipeline(self:ClipSpec, cache=None)->ClipPipeline:
+def train_pipeline(self:ClipSpec,
+    cache=None, # `FrameCache`
+    index=None, # `Index` of the files
+    on_error:str='raise', # About broken files: 'raise', or 'salvage' for the frames before the damage
+)->ClipPipeline:
     "From a video to a uint8 clip (C, T, H, W), with random places and transforms"
     own = [_stage(name, kw, self.size) for name,kw in self.train_tfms if name in _stages]
-    return ClipPipeline((OpenVideo(self.reader, cache), SampleFrames(self.sample), DecodeFrames(self.short_side), *own, ToVideo()))
+    return _between(self, self.sample, _staged(self, own), (cache, index, on_error))
 
 @patch
 def test_pipeline(self:ClipSpec,
     views=None, # `Views` or (clips, crops), one view if None
     cache=None, # `FrameCache`
+    index=None, # `Index` of the files
+    on_error:str='raise', # As in `train_pipeline`
 )->ClipPipeline:
-    "The same for validation, tests and prediction: nothing random, (V, C, T, H, W) if there are several views"
+    "The same for validation, tests and prediction: exact, nothing random, (V, C, T, H, W) if there are several views"
     views = Views.of(views)
-    sampling = (self.test_sample or self.sample).with_clips(views.clips)
     crops = [o(min(as_wh(self.seen)) if o is Resize else self.seen) for o in _crops[views.crops]]
-    return ClipPipeline((OpenVideo(self.reader, cache), SampleFrames(sampling, test=True), DecodeFrames(self.short_side), *crops, ToVideo()))
+    stages = DecodeFrames(self.short_side), *crops
+    return _between(self, self.test_sample or self.sample, stages, (cache, index, on_error), views.clips, test=True)
 
 # %% ../../nbs/data/spec.ipynb #9b0b5896
 @patch
