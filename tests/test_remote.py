@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vidbook.io import download as module
+from vidbook.io import download as module, remote
 from vidbook.io.download import RemoteError, cached_download, download
 from vidbook.io.remote import open_bytes, tar_members
 
@@ -369,3 +369,142 @@ def test_whatever_a_server_does_the_file_is_right_or_absent(tmp_path, seed):
             try: path = download(url, tmp_path/'x', expected, retries=2, pause=.001, timeout=.5, progress=False)
             except RemoteError: assert not (tmp_path/'x').exists()
             else: assert path.read_bytes() == data and os.listdir(tmp_path) == ['x']
+
+
+# ---- tar files and stores ---------------------------------------------------------------------------------------------------
+def pack(path, files, mode='w', **kw):
+    "A tar file of bytes"
+    with tarfile.open(path, mode, **kw) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+files = {'a.mp4': content[:5000], 'deep/folder/' + 'long'*40 + '.mp4': content[5000:9000], 'ünïcode ✓.mp4': b'', 'z.json': b'{}'}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('VIDBOOK_CACHE', str(tmp_path_factory.mktemp('cache')))
+
+
+@pytest.fixture
+def store():
+    "A store that counts what it is asked for"
+    fsspec = pytest.importorskip('fsspec')
+    fs = fsspec.filesystem('memory')
+    fs.store.clear()
+    return fs
+
+
+@pytest.mark.parametrize('fmt', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_of_all_formats(tmp_path, store, fmt):
+    some = {k: v for k, v in files.items() if fmt != tarfile.USTAR_FORMAT or len(k) < 100}
+    tar = pack(tmp_path/'x.tar', some, format=fmt)
+    store.put(tar, '/x.tar')
+    assert [*tar_members(tar)] == [*some] and {k: tuple(v) for k, v in tar_members('memory://x.tar').items()} == tar_members(tar)
+    for name, data in some.items():
+        for where in tar, 'memory://x.tar':
+            with open_bytes(f'tar://{name}::{where}') as f: assert f.read() == data and f.seek(0, 2) == len(data)
+
+
+def test_written_by_tar(tmp_path):
+    "Names with ./ and folders in between"
+    (tmp_path/'in'/'sub').mkdir(parents=True)
+    (tmp_path/'in'/'sub'/'a.mp4').write_bytes(b'abc')
+    subprocess.run(['tar', 'cf', str(tmp_path/'x.tar'), '.'], cwd=tmp_path/'in', check=True)
+    assert open_bytes(f'tar://sub/a.mp4::{tmp_path}/x.tar').read() == b'abc'
+
+
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE])
+def test_only_plain_members(tmp_path, kind):
+    with tarfile.open(tmp_path/'x.tar', 'w') as tar:
+        info = tarfile.TarInfo('a')
+        info.type, info.linkname = kind, '/etc/passwd'
+        tar.addfile(info)
+    with pytest.raises(RemoteError, match="'a' is a folder or a link"): open_bytes(f'tar://a::{tmp_path}/x.tar')
+
+
+@pytest.mark.parametrize('mode, tool', [('w:gz', 'gunzip'), ('w:bz2', 'bunzip2'), ('w:xz', 'unxz')])
+def test_compressed(tmp_path, mode, tool):
+    with pytest.raises(RemoteError, match=f'compressed.*`{tool}`'): tar_members(pack(tmp_path/'x.tar', files, mode))
+
+
+def test_twice_the_same_name(tmp_path):
+    tar = pack(tmp_path/'x.tar', files)
+    pack(tar, dict(list(files.items())[:1]), 'a')
+    with pytest.raises(RemoteError, match="holds 'a.mp4' twice; pack it again"): tar_members(tar)
+
+
+def test_cut_anywhere(tmp_path):
+    "A whole index or an error, never a part of one"
+    whole = open(pack(tmp_path/'x.tar', files), 'rb').read()
+    ends = [m for m in range(0, len(whole), 256)]
+    for end in ends:
+        path = tmp_path/f'{end}.tar'
+        path.write_bytes(whole[:end])
+        try: assert [*tar_members(path)] == [*files]
+        except RemoteError as e: assert 'whole tar file' in str(e)
+
+
+def test_bytes_changed_anywhere(tmp_path):
+    "An index with places in the file, or an error that names it; quickly"
+    whole = open(pack(tmp_path/'x.tar', files, format=tarfile.PAX_FORMAT), 'rb').read()
+    rng, path, good = random.Random(0), tmp_path/'y.tar', 0
+    for i in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.choice([0, 512*rng.randrange(len(data)//512)]) + rng.randrange(512)
+            data[place % len(data)] = rng.choice([0, 255, 128, 45, 48, rng.randrange(256)])
+        if rng.random() < .8:                                                  # a sum that is right again
+            for at in range(0, len(data)-512, 512):
+                if data[at+257:at+262] == b'ustar': data[at+148:at+156] = b'%06o\0 ' % (sum(data[at:at+148]) + 256 + sum(data[at+156:at+512]))
+        path.write_bytes(data)
+        try: members = tar_members(path)
+        except RemoteError as e: assert 'y.tar' in str(e) and '\n' not in str(e)
+        else:
+            good += 1
+            assert all(o is None or 0 <= o[0] <= o[0]+o[1] <= len(data) for o in members.values())
+    assert 30 < good < 300
+
+
+@pytest.mark.parametrize('kind', [b'0', b'Z'])
+@pytest.mark.parametrize('size', [b'\xfc\x00', b'\xfe\x00', b'\xff\xff'])
+def test_sizes_below_zero(tmp_path, kind, size):
+    "A header that leads back to the one before, for ever"
+    data = bytearray(open(pack(tmp_path/'x.tar', dict(a=b'', b=b'2')), 'rb').read())
+    data[512+124:512+136], data[512+156:512+157] = b'\xff'*10 + size, kind
+    data[512+148:512+156] = b'%06o\0 ' % (sum(data[512:512+148]) + 256 + sum(data[512+156:1024]))
+    (tmp_path/'x.tar').write_bytes(data)
+    with pytest.raises(RemoteError): tar_members(tmp_path/'x.tar')
+
+
+def test_a_store_is_asked_little(tmp_path, store, monkeypatch):
+    "One scan for all processes, one request for a clip"
+    store.put(pack(tmp_path/'x.tar', files), '/x.tar')
+    assert open_bytes('tar://a.mp4::memory://x.tar').read() == files['a.mp4']
+    remote._indexes.clear()                                                    # as in another process
+    asked, cat = [], type(store).cat_file
+    monkeypatch.setattr(type(store), 'open', None)                             # what a scan needs
+    monkeypatch.setattr(type(store), 'cat_file', lambda self, *args, **kw: asked.append(args) or cat(self, *args, **kw))
+    assert open_bytes('tar://a.mp4::memory://x.tar').read() == files['a.mp4'] and len(asked) == 1
+    assert remote.read_members('memory://x.tar', [*files]) == [*files.values()]
+
+
+def read_in_child(path): return open_bytes(path).read()
+
+
+@pytest.mark.parametrize('start', ['fork', 'forkserver', 'spawn'])
+def test_other_processes(tmp_path, start):
+    path = f'tar://a.mp4::{pack(tmp_path/"x.tar", files)}'
+    assert open_bytes(path).read() == files['a.mp4']
+    with multiprocessing.get_context(start).Pool(2) as pool: assert pool.map(read_in_child, [path]*4) == [files['a.mp4']]*4
+
+
+def test_web_address_opens_like_a_path(tmp_path):
+    pack(tmp_path/'x.tar', files)
+    data = (tmp_path/'x.tar').read_bytes()
+    with serving(lambda asked, n: [whole(data) + data]) as (url, log):
+        assert open(open_bytes(url), 'rb').read() == data
+        assert open_bytes(f'tar://a.mp4::{url}').read() == files['a.mp4'] and len(log) == 1
