@@ -18,6 +18,7 @@ from vidbook.io.write import *
 from vidbook.data.augment import *
 from vidbook.data.block import *
 from vidbook.data.cache import *
+from vidbook.data.files import *
 from vidbook.data.geometry import *
 from vidbook.data.item import *
 from vidbook.data.lists import *
@@ -50,8 +51,10 @@ from vidbook.losses import *
 from vidbook.metrics.recognition import *
 from vidbook.callbacks.multiview import *
 from vidbook.callbacks.precision import *
+from vidbook.callbacks.schedule import *
 from vidbook.learner.classify import *
 from vidbook.learner.checkpoint import *
+from vidbook.learner.optim import *
 from vidbook.presets.core import *
 from vidbook.presets.recognition import *
 from vidbook.inference.ensemble import *

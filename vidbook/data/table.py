@@ -216,7 +216,8 @@ def write_table(
     with atomic_path(file) as temp:
         if file.suffix == '.parquet' and lazy_import('pyarrow'): out.to_parquet(temp)
         else: out.assign(label=[_cell(o) for o in out['label']]).to_csv(temp, index=False)
-    with atomic_path(_classes_file(file)) as temp: temp.write_text('\n'.join(vocab_of(df))+'\n', encoding='utf-8')
+    if vocab := vocab_of(df):
+        with atomic_path(_classes_file(file)) as temp: temp.write_text('\n'.join(vocab)+'\n', encoding='utf-8')
 
 # %% ../../nbs/data/table.ipynb #bd795613
 def _fail(df, bad, what, mend, **more):
