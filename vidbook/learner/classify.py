@@ -18,13 +18,20 @@ from fastcore.meta import delegates
 
 from ..callbacks.precision import Bf16
 from ..io.source import VideoFile
+from .optim import GroupedOptimizer, param_groups
 from ..pretrained import init_from
 from ..utils import VidbookError
 
 # %% ../../nbs/learner/classify.ipynb #0f01e3f5
 class VideoLearner(Learner):
     "A `Learner` that knows how its network was made"
-    arch,arch_kw,n_out = None,{},None
+    arch,arch_kw,n_out,rules = None,{},None,()
+
+    def create_opt(self):
+        "Make the optimizer; with `rules` one whose groups have factors"
+        if not self.rules: return super().create_opt()
+        groups = param_groups(self.model, self.rules, self.splitter)
+        self.opt = GroupedOptimizer(self.opt_func([g.params for g in groups], lr=self.lr if isinstance(self.lr, float) else 1e-3), groups)
 
     def predict(self, item, **kwargs):
         "Label, its number and the probability of each class for one video: a path or a `VideoFile`"
@@ -78,6 +85,7 @@ def video_learner(
     opt_func=Adam, # fastai's Adam decouples weight decay: it is AdamW
     lr:float=3e-3, # Default of `fit_one_cycle`
     splitter=None, # Default: the network's own, body and head
+    rules=(), # Factors of learning rate and weight decay for some parameters: `Rule`, `LayerDecay`
     **kwargs
 )->VideoLearner:
     "A learner that recognises what happens in videos"
@@ -87,6 +95,6 @@ def video_learner(
     if weights is not None: init_from(model, weights)
     learn = VideoLearner(dls, model, loss_func or loss_for(dls, label_smoothing), opt_func=opt_func, lr=lr,
                          splitter=splitter or model.splitter, **kwargs)
-    learn.arch, learn.arch_kw, learn.n_out = arch, arch_kw, n_out
+    learn.arch, learn.arch_kw, learn.n_out, learn.rules = arch, arch_kw, n_out, tuple(rules)
     if weights is not None: learn.freeze()
     return learn

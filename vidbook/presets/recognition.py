@@ -11,7 +11,9 @@ from ..io.sample import Clip, Sampling
 from ..models.slowonly import slowonly_r50, slowonly_r101
 from ..models.tsm import tsm_r50, tsm_r101
 from ..models.tsn import tsn_r50, tsn_r101
-from .core import EpochSchedule, Preset
+from ..callbacks.schedule import cosine_schedule, step_schedule
+from ..learner.optim import Rule
+from .core import Preset
 
 # %% ../../nbs/presets/recognition.ipynb #284a712f
 _site = 'https://download.openmmlab.com/mmaction/'
@@ -27,9 +29,9 @@ def _multi_scale(n_fixed): return (('MultiScaleCrop', dict(n_fixed=n_fixed)), ('
 
 # %% ../../nbs/presets/recognition.ipynb #92484d96
 _tsn = Preset('', tsn_r50, _segments(3), 'kinetics400', test_sample=_segments(25), views=Views(1, 10), average='score',
-              train_tfms=_multi_scale(5), batch=32, base_lr=.01, base_batch=256, fit=EpochSchedule(100, steps=(40, 80)),
+              train_tfms=_multi_scale(5), batch=32, base_lr=.01, base_batch=256, fit=step_schedule(100, (40, 80)),
               init=_torch+'resnet50-11ad3fa6.pth', paper='https://arxiv.org/abs/1608.00859')
-_tsn_something = _tsn.but(arch_kw=dict(dropout=.5), fit=EpochSchedule(50, steps=(20, 40)), labels='sthv2')
+_tsn_something = _tsn.but(arch_kw=dict(dropout=.5), fit=step_schedule(50, (20, 40)), labels='sthv2')
 
 _tsn_presets = (
     _published(_tsn, 'tsn_r50_k400_1x1x3', 'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb',
@@ -49,8 +51,9 @@ _tsn_presets = (
                '20230221-85bcc1c3', 36.91, 68.77, sample=_segments(16), train_tfms=_multi_scale(13)))
 
 # %% ../../nbs/presets/recognition.ipynb #36e19497
+_tsm_rules = Rule('bias', lr=2, wd=0), Rule('norm', wd=0), Rule('^head', lr=5)
 _tsm = Preset('', tsm_r50, _segments(8), 'kinetics400', views=Views(1, 10), train_tfms=_multi_scale(13), batch=16, base_lr=.02,
-              base_batch=128, clip_grad=20., head_lr=5., decay_norms=False, fit=EpochSchedule(50, 5, (25, 45)),
+              base_batch=128, clip_grad=20., rules=_tsm_rules, fit=step_schedule(50, (25, 45), 5),
               init=_torch+'resnet50-0676ba61.pth', paper='https://arxiv.org/abs/1811.08383')
 _tsm_something = _tsm.but(test_sample=_segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, labels='sthv2')
 
@@ -58,7 +61,7 @@ _tsm_presets = (
     _published(_tsm, 'tsm_r50_k400_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb',
                '20220831-64d69186', 73.18, 90.56),
     _published(_tsm, 'tsm_r50_k400_1x1x8_100e', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-100e_kinetics400-rgb',
-               '20220831-a6db1e5d', 73.22, 90.22, fit=EpochSchedule(100, 10, (50, 90))),
+               '20220831-a6db1e5d', 73.22, 90.22, fit=step_schedule(100, (50, 90), 10)),
     _published(_tsm, 'tsm_r50_k400_1x1x16', 'tsm_imagenet-pretrained-r50_8xb16-1x1x16-50e_kinetics400-rgb',
                '20220831-042b1748', 75.12, 91.55, sample=_segments(16)),
     _published(_tsm, 'tsm_r50_k400_dense_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-dense-1x1x8-50e_kinetics400-rgb',
@@ -73,8 +76,8 @@ _tsm_presets = (
 
 # %% ../../nbs/presets/recognition.ipynb #3da62a4e
 _slow = Preset('', slowonly_r50, Sampling(Clip(4, 16)), 'kinetics400', views=Views(10, 3), test_size=256, batch=16, base_lr=.2,
-               base_batch=128, fit=EpochSchedule(256, 34, cosine=True), paper='https://arxiv.org/abs/1812.03982')
-_slow_in1k = _slow.but(base_lr=.02, fit=EpochSchedule(150, 10, (100, 140)), init=_torch+'resnet50-11ad3fa6.pth')
+               base_batch=128, fit=cosine_schedule(256, 34, by_epoch=True), paper='https://arxiv.org/abs/1812.03982')
+_slow_in1k = _slow.but(base_lr=.02, fit=step_schedule(150, (100, 140), 10), init=_torch+'resnet50-11ad3fa6.pth')
 _slow_k700 = _slow_in1k.but(labels='kinetics700', base_lr=.04, base_batch=256)
 _8x8 = Sampling(Clip(8, 8))
 
@@ -84,7 +87,7 @@ _slow_presets = (
     _published(_slow, 'slowonly_r50_k400_8x8', 'slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb',
                '20220901-2132fc87', 74.82, 91.80, sample=_8x8),
     _published(_slow, 'slowonly_r101_k400_8x8', 'slowonly_r101_8xb16-8x8x1-196e_kinetics400-rgb',
-               '20220901-e6281431', 76.28, 92.70, arch=slowonly_r101, sample=_8x8, fit=EpochSchedule(196, 34, cosine=True)),
+               '20220901-e6281431', 76.28, 92.70, arch=slowonly_r101, sample=_8x8, fit=cosine_schedule(196, 34, by_epoch=True)),
     _published(_slow_in1k, 'slowonly_r50_k400_4x16_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb',
                '20220901-e7b65fad', 74.83, 91.60),
     _published(_slow_in1k, 'slowonly_r50_k400_8x8_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-8x8x1-steplr-150e_kinetics400-rgb',
