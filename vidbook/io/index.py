@@ -60,6 +60,17 @@ def _decodable(reader):
     except MediaError as e: return dict(decoded=n, error=f'{n} of {len(reader)} frames decode: {e.why}')
     return dict(decoded=n)
 
+# %% ../../nbs/io/index.ipynb #8bd8ce69
+@contextmanager
+def _silence():
+    "What decoders print about bad files is in the errors too"
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try: yield
+    finally:
+        os.dup2(kept, 2)
+        for o in kept, nowhere: os.close(o)
+
 def probe_file(
     path, # A video file
     count:bool=False, # Decode all frames
@@ -69,7 +80,7 @@ def probe_file(
     facts = _stamp(path)
     try:
         if hash: facts['sha256'] = sha256(check_file(path))
-        with open_video(path) as reader:
+        with _silence(), open_video(path) as reader:
             facts |= _facts(reader)
             if count: facts |= _decodable(reader)
     except MediaError as e: facts['error'] = e.why
@@ -125,11 +136,11 @@ def _reader(file):
     if version != _version: raise VidbookError(f'{file} is an index of version {version}, not {_version}; index again.')
     return db
 
-def _entry(row, root):
+def _entry(row):
     "The entry that a row of the database holds"
     packets = row['packets'] and PacketTable.unpack(row['packets'])
     flags = {k: None if row[k] is None else bool(row[k]) for k in ('has_audio', 'vfr')}
-    return IndexEntry(**{k: v for k,v in row.items() if k != 'mtime_ns'} | flags | dict(path=os.path.join(root, row['path']), packets=packets))
+    return IndexEntry(**{k: v for k,v in row.items() if k != 'mtime_ns'} | flags | dict(packets=packets))
 
 # %% ../../nbs/io/index.ipynb #11a69789
 class Index:
@@ -153,18 +164,19 @@ class Index:
     def _row(self, path):
         "The columns of a file: `path` is taken from the root, or from the working directory"
         for start in self.root, os.getcwd():
-            found = self._rows('select * from files where path = ?', _key(self.root, os.path.join(start, path)))
-            if found: return dict(zip(_columns, found[0]))
+            full = os.path.normpath(os.path.join(start, path))
+            found = self._rows('select * from files where path = ?', _key(self.root, full))
+            if found: return dict(zip(_columns, found[0])) | dict(path=full)
 
     def __getitem__(self, path):
         row = self._row(path)
         if row is None: raise VidbookError(f'{path} is not in the index of {self.root}; index again, or correct the path.')
-        return _entry(row, self.root)
+        return _entry(row)
 
     def get(self, path):
         "The entry of a file that is as it was when it was indexed, else None"
         row = self._row(path)
-        return None if row is None or _stamp(os.path.join(self.root, row['path'])).items() - row.items() else _entry(row, self.root)
+        return None if row is None or _stamp(row['path']).items() - row.items() else _entry(row)
 
     def _bad(self): return self._rows('select path, error from files where error is not null order by path')
 
@@ -180,10 +192,13 @@ def _frame(index, columns, rows):
     return df
 
 @patch
-def table(self:Index):
-    "DataFrame of all files: the facts of `probe`, `decoded`, `sha256`, `size` and `error`"
+def table(self:Index,
+    paths=None, # Only these files
+):
+    "DataFrame of the files: the facts of `probe`, `decoded`, `sha256`, `size` and `error`"
     columns = _columns[:-2]
     df = _frame(self, columns, self._rows(f'select {", ".join(columns)} from files order by path'))
+    if paths is not None: df = df[df['path'].isin({_key(self.root, o) for o in paths})].reset_index(drop=True)
     return df.astype({k: 'boolean' for k in ('has_audio', 'vfr')} | {k: 'Int64' for k in ('n_frames', 'width', 'height', 'rotation', 'decoded')})
 
 @patch
@@ -192,12 +207,19 @@ def quarantine(self:Index):
     return _frame(self, ['path', 'error'], self._bad())
 
 # %% ../../nbs/io/index.ipynb #5573ab6f
+def _without_label(line, folder):
+    "The longest beginning of a line that is a file, or else the shortest that ends like one"
+    words = line.split(' ')
+    starts = [' '.join(words[:i]) for i in range(len(words), 0, -1)]
+    named = (o for o in starts[::-1] if Path(o).suffix.lower() in video_exts)
+    return next((o for o in starts if (folder/o).is_file()), None) or next(named, line)
+
 def _listed(file):
     "The paths in a text file: of each line the part up to the label, if there is one"
     if file.suffix == '.csv': raise VidbookError(f'{file} is a table; read it with read_table, and give what comes out.')
     try: lines = [o.strip() for o in file.read_text(encoding='utf-8-sig').splitlines()]
     except UnicodeDecodeError: raise VidbookError(f'{file} is neither a list (UTF-8 text) nor named like a video; rename it.') from None
-    return [o if os.path.exists(file.parent/o) else o.split()[0] for o in lines if o]
+    return [_without_label(o, file.parent) for o in lines if o]
 
 def _named(source):
     "The folder that paths start from (None: the working directory), and the paths"
