@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..io.remote import is_remote, join_path
 from ..io.source import VideoFile
 from ..utils import VidbookError, atomic_path, lazy_import, media_files, what_is
 
@@ -244,7 +245,8 @@ def _check_labels(df):
 
 # %% ../../nbs/data/table.ipynb #bf1aee56
 def _kind(path):
-    "What is at `path`: file, folder, empty or nothing"
+    "What is at `path`: file, folder, empty or nothing; elsewhere a file, as asking for each would take hours"
+    if is_remote(path): return 'file'
     try: found = os.stat(path)
     except OSError: return 'nothing'
     return 'folder' if stat.S_ISDIR(found.st_mode) else 'file' if found.st_size else 'empty'
@@ -252,7 +254,7 @@ def _kind(path):
 def _check_files(df):
     "Every video where the table says, and of the kind that it says"
     root = df.attrs.get('root', '.')
-    df = df.assign(path=[os.path.join(root, o) for o in df['video']])
+    df = df.assign(path=[join_path(root, o) for o in df['video']])
     kind = df['path'].map({p: _kind(p) for p in df['path'].unique()}).to_numpy()
     frames = df['template'].notna().to_numpy() if 'template' in df else np.zeros(len(df), bool)
     lost = 'correct the path, or root={root!r}, or drop the row'
@@ -291,4 +293,4 @@ def table_x(
     row = row._asdict() if hasattr(row, '_asdict') else dict(row)
     kinds = dict(start=float, end=float, template=str, start_index=int, n_frames=int)
     known = {k: kind(row[k]) for k,kind in kinds.items() if k in row and not pd.isna(row[k])}
-    return VideoFile(os.path.join(root, row['video']), **known)
+    return VideoFile(join_path(root, row['video']), **known)
