@@ -212,6 +212,7 @@ def stream_copy(
     dest, # File to write
     start:float=0, # Seconds from which on pictures are shown
     sound:bool=False, # Copy the sound too
+    end:float=None, # Seconds at which to stop; a few pictures more may follow, as others need them
 ):
     "Copy the pictures of `source` from `start` on without decoding them, as `ffmpeg -ss start -c copy` does"
     with av.open(str(source)) as src, atomic_path(dest) as tmp, av.open(str(tmp), 'w') as out:
@@ -219,7 +220,7 @@ def stream_copy(
         copies = {s.index: (out.add_stream_from_template(s), round(start/s.time_base)) for s in streams}
         src.seek(copies[streams[0].index][1], stream=streams[0])
         for packet in src.demux(streams):
-            if not packet.size: continue
+            if not packet.size or (end is not None and (packet.dts or 0)*packet.time_base >= end): continue
             copy, zero = copies[packet.stream.index]
             packet.pts, packet.dts = (None if t is None else t - zero for t in (packet.pts, packet.dts))
             packet.stream = copy
