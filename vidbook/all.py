@@ -21,6 +21,7 @@ from vidbook.data.cache import *
 from vidbook.data.files import *
 from vidbook.data.geometry import *
 from vidbook.data.item import *
+from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
 from vidbook.data.puppet_draw import *
