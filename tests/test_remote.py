@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vidbook.data.shards import read_shards, write_shards
+from vidbook.data.table import TableError, check_table
 from vidbook.io import download as module, remote
-from vidbook.io.download import RemoteError, cached_download, download
+from vidbook.io.download import RemoteError, download
 from vidbook.io.remote import open_bytes, tar_members
 
 content = random.Random(0).randbytes(300_000)
@@ -508,3 +510,151 @@ def test_web_address_opens_like_a_path(tmp_path):
     with serving(lambda asked, n: [whole(data) + data]) as (url, log):
         assert open(open_bytes(url), 'rb').read() == data
         assert open_bytes(f'tar://a.mp4::{url}').read() == files['a.mp4'] and len(log) == 1
+
+
+# ---- shards -----------------------------------------------------------------------------------------------------------------
+def videos(folder, n=12, **columns):
+    "A table of files that nobody decodes"
+    folder.mkdir(exist_ok=True)
+    for i in range(n): (folder/f'{i:02}.mp4').write_bytes(content[i*1000:i*2000+500])
+    df = pd.DataFrame(dict(video=[f'{i:02}.mp4' for i in range(n)], label=['b', 'a', 'c', 'a']*(n//4), split=['train', 'train', 'valid']*(n//3)) | columns)
+    df.attrs['root'] = str(folder)
+    return df
+
+
+def bytes_of(table): return {row.id: open_bytes(row.video).read() for row in table.itertuples()}
+
+
+def test_a_round_trip(tmp_path):
+    "Every column and every byte, whatever lies in the cells"
+    columns = dict(source=['ü', None, 'x/y', 'a\nb']*3, id=[f'clip {i}' for i in range(12)])
+    df = videos(tmp_path/'in', **columns)
+    df.attrs['vocab'] = ['c', 'b', 'a', 'never']
+    write_shards(df, tmp_path/'out', 30_000, progress=False)
+    found = read_shards(tmp_path/'out')
+    assert found.attrs['vocab'] == ['c', 'b', 'a', 'never'] and [*found['id']] == columns['id'] and [*found['label']] == [*df['label']]
+    assert [None if pd.isna(o) else o for o in found['source']] == columns['source'] and [*found['split']] == [*df['split']]
+    assert bytes_of(found) == {f'clip {i}': (tmp_path/'in'/f'{i:02}.mp4').read_bytes() for i in range(12)}
+    check_table(found)
+
+
+def test_several_clips_of_a_video_and_several_labels(tmp_path):
+    df = videos(tmp_path/'in', 2, label=[['a', 'b'], ['c']], split=['train', 'valid'])
+    df = pd.concat([df.assign(start=[0., 1.], end=[1., 2.]), df.assign(start=[5., 6.], end=[7., 8.])], ignore_index=True)
+    df.attrs['root'] = str(tmp_path/'in')
+    shards = write_shards(df, tmp_path/'out', progress=False)
+    assert len(tar_members(shards[0])) == 4
+    found = read_shards(shards)
+    assert sorted(zip(found['start'], found['end'], map(tuple, found['label']))) == sorted(zip(df['start'], df['end'], map(tuple, df['label'])))
+
+
+def test_parts_are_the_whole(tmp_path):
+    df = videos(tmp_path/'in')
+    whole = write_shards(df, tmp_path/'a', 20_480, progress=False)
+    parts = [write_shards(df, tmp_path/'b', 20_480, part=f'{k}/3', workers=1, progress=False) for k in (1, 2, 3)]
+    names = [os.path.basename(o) for o in whole]
+    assert len(names) > 3 and sorted(os.path.basename(o) for p in parts for o in p) == names and all(parts)
+    assert [(tmp_path/'a'/n).read_bytes() for n in names] == [(tmp_path/'b'/n).read_bytes() for n in names]
+
+
+def test_what_has_changed_is_written_again(tmp_path):
+    df = videos(tmp_path/'in')
+    shards = write_shards(df, tmp_path/'out', 20_480, progress=False)
+    def rewritten(df):
+        before = {o: os.stat(o).st_mtime_ns for o in shards if os.path.exists(o)}
+        write_shards(df, tmp_path/'out', 20_480, progress=False)
+        return [i for i, o in enumerate(shards) if os.stat(o).st_mtime_ns != before.get(o)]
+    assert rewritten(df) == []
+    os.utime(tmp_path/'in'/'00.mp4')                                           # another content, perhaps
+    assert rewritten(df) == [0]
+    assert rewritten(df.assign(split=[*df['split'][:-1], 'train'])) == [len(shards)-1]
+    with open(shards[1], 'r+b') as f: f.truncate(5000)
+    os.remove(shards[2])
+    assert rewritten(df.assign(split=[*df['split'][:-1], 'train'])) == [1, 2]
+
+
+writing = 'import sys; from test_remote import videos; from pathlib import Path; from vidbook.data.shards import write_shards; p = Path(sys.argv[1]); ' \
+          'write_shards(videos(p/"in"), p/"out", 20_480, workers=1, progress=False)'
+
+
+def test_killed_and_resumed(tmp_path):
+    "Whole shards or none; the second run writes the others"
+    df, where = videos(tmp_path/'in'), tmp_path/'out'
+    expected = [open(o, 'rb').read() for o in write_shards(df, tmp_path/'ref', 20_480, progress=False)]
+    process = subprocess.Popen([sys.executable, '-c', writing, str(tmp_path)], env={**os.environ, 'PYTHONPATH': os.path.dirname(__file__)})
+    while process.poll() is None and not (where/'shard-000001.tar').exists(): time.sleep(.001)
+    process.kill()
+    process.wait()
+    assert all(o.read_bytes() in expected for o in where.glob('[!.]*.tar'))
+    assert [open(o, 'rb').read() for o in write_shards(df, where, 20_480, progress=False)] == expected
+    assert sorted(os.listdir(where)) == sorted(os.listdir(tmp_path/'ref'))
+
+
+def test_a_video_that_is_not_there(tmp_path):
+    df = videos(tmp_path/'in')
+    (tmp_path/'in'/'05.mp4').unlink()
+    with pytest.raises(TableError, match='05.mp4'): write_shards(df, tmp_path/'out', progress=False)
+    assert not (tmp_path/'out').exists()
+
+
+@pytest.mark.parametrize('name, match', [('./00.mp4', 'both have the key'), ('00.txt', 'no ending of a video')])
+def test_videos_without_a_key_of_their_own(tmp_path, name, match):
+    df = videos(tmp_path/'in')
+    (tmp_path/'in'/'x').mkdir()
+    (tmp_path/'in'/'00.txt').write_text('a')
+    df.loc[3, 'video'] = name
+    with pytest.raises(TableError, match=match): write_shards(df, tmp_path/'out', progress=False)
+
+
+def read_packed(tmp_path, files, **kw): return read_shards(pack(tmp_path/'x.tar', files), **kw)
+
+
+def test_shards_of_others(tmp_path):
+    "Numbers and names, in .cls and .txt; what is neither video nor label is left alone"
+    files = {'a/1.mp4': b'1', 'a/1.cls': b'1\n', 'a/1.flow.npy': b'?', 'a/2.MP4': b'2', 'a/2.cls': b'0', 'b/1.webm': b'3', 'b/1.txt': b'dog', '._x.mp4': b'', 'b/.hidden': b''}
+    found = read_packed(tmp_path, files, vocab=['cat', 'dog'], split='train')
+    assert [*found['id']] == ['a/1', 'a/2', 'b/1'] and [*found['label']] == ['dog', 'cat', 'dog'] and set(found['split']) == {'train'}
+    assert bytes_of(found) == {'a/1': b'1', 'a/2': b'2', 'b/1': b'3'}
+    assert [*read_packed(tmp_path, {k: v for k, v in files.items() if k[0] == 'a'}, split='train')['label']] == ['1', '0']
+
+
+def test_splits_by_shard(tmp_path):
+    one, two = (pack(tmp_path/f'{o}.tar', {f'{o}.mp4': b'', f'{o}.txt': o.encode()}) for o in 'ab')
+    found = read_shards(dict(train=one, valid=[two]))
+    assert [*found['split']] == ['train', 'valid'] and [*found['label']] == ['a', 'b']
+
+
+@pytest.mark.parametrize('files, match', [
+    ({'a.json': b'{}'}, 'x.tar: a has no video, only a.json; pack it again'), ({'a.mp4': b'', 'a.avi': b''}, "the key 'a' has a.mp4 and a.avi"),
+    ({'a.mp4': b'', 'a.json': b'{'}, 'a.json is no JSON'), ({'a.mp4': b'', 'a.json': b'[]'}, 'no JSON object'), ({'a.mp4': b'', 'a.txt': b'\xff'}, 'no UTF-8'),
+    ({'a.mp4': b'', 'a.cls': b'9'}, "x.tar: a: the label '9' is none of the 2 classes"), ({'a.mp4': b'', 'a.txt': b'x'*2_000_000}, 'too long for a label'),
+    ({'a::b.mp4': b''}, 'has :: in its name'), ({'a.txt': b'x'}, 'has no video'), ({}, 'hold no videos')])
+def test_shards_that_are_wrong(tmp_path, files, match):
+    with pytest.raises(TableError, match=match): read_packed(tmp_path, files, vocab=['x', 'y'])
+
+
+def test_what_a_shard_may_not_say(tmp_path):
+    "Facts that would lead a reader elsewhere are not taken"
+    facts = dict(video='/etc/passwd', template='{}', start_index=3, root='/', origin='x', label='a', path='/x')
+    found = read_packed(tmp_path, {'a.mp4': b'', 'a.json': json.dumps(facts).encode()})
+    assert found['video'][0] == f'tar://a.mp4::{tmp_path}/x.tar' and not {'template', 'start_index', 'root', 'path'} & set(found)
+
+
+def test_a_clip_in_two_shards(tmp_path):
+    tars = [pack(tmp_path/f'{i}.tar', {'a.mp4': b'', 'a.txt': b'xy'[i:i+1]}) for i in range(2)]
+    with pytest.raises(TableError, match="1.tar: a: the id 'a' comes a second time"): check_table(read_shards(tars, split='train'))
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_the_same_clips_from_files_shards_and_stores(tmp_path, store, num_workers):
+    from vidbook.data.loaders import VideoDataLoaders, dl_ids
+    from vidbook.data.squares import make_squares
+    from vidbook.io.sample import Clip
+    table = make_squares(tmp_path/'squares', 2, 2, n_frames=16)
+    shards = write_shards(table, tmp_path/'out', 30_000, progress=False)
+    for o in shards: store.put(o, f'/shards/{os.path.basename(o)}')
+    tables = [table, read_shards(shards), read_shards('memory://shards/*.tar', vocab=table.attrs['vocab'])]
+    loaders = [VideoDataLoaders.from_table(o, Clip(n=3), 32, bs=2, num_workers=num_workers, device='cpu') for o in tables[:3 if num_workers == 0 else 2]]
+    batches = [[[np.asarray(o) for o in batch] for batch in dls.valid] for dls in loaders]
+    for found in batches[1:]: assert all(np.array_equal(a, b) for x, y in zip(found, batches[0]) for a, b in zip(x, y)) and len(found) == len(batches[0])
+    assert dl_ids(loaders[0].valid) == dl_ids(loaders[1].valid)

@@ -18,6 +18,7 @@ from vidbook.io.write import *
 from vidbook.data.augment import *
 from vidbook.data.block import *
 from vidbook.data.cache import *
+from vidbook.data.clip_ops import *
 from vidbook.data.files import *
 from vidbook.data.geometry import *
 from vidbook.data.item import *
@@ -31,8 +32,10 @@ from vidbook.data.puppet_motion import *
 from vidbook.data.puppet_scene import *
 from vidbook.data.puppet_sound import *
 from vidbook.data.puppets import *
+from vidbook.data.rand_augment import *
 from vidbook.data.recipe import *
 from vidbook.data.scratch import *
+from vidbook.data.shards import *
 from vidbook.data.show import *
 from vidbook.data.spec import *
 from vidbook.data.squares import *
