@@ -122,7 +122,7 @@ def test_half_a_write_is_undone(videos, tmp_path):
     assert len(again) == 5 and again.root == str(tmp_path/'moved')
 
 
-def facts(index, path): return index[path].n_frames, len(index), os.getpid()
+def facts(index, path): return index[path].n_frames, len(index), os.getpid() in index._open, os.getpid()
 
 
 @pytest.mark.parametrize('start', ['fork', 'forkserver', 'spawn'])
@@ -132,7 +132,7 @@ def test_workers_read_it(videos, start):
     assert len(index) == 5
     with multiprocessing.get_context(start).Pool(2) as pool:
         found = pool.starmap(facts, [(index, 'a.mp4')]*8)
-    assert {o[:2] for o in found} == {(20, 5)} and os.getpid() not in {o[2] for o in found}
+    assert {o[:3] for o in found} == {(20, 5, True)} and os.getpid() not in {o[3] for o in found}
     assert index['deep/er/b.mp4'].n_frames == 20
 
 

@@ -130,17 +130,17 @@ def test_a_script_needs_no_guard(tmp_path):
 waiting = '''
 import sys, trouble_makers
 from vidbook.io.pool import map_files
-for o in map_files(trouble_makers.tell, sys.argv[1:], workers=2, limit=3, progress=False): pass
+for o in map_files(trouble_makers.tell, sys.argv[2:], workers=2, limit=float(sys.argv[1]), progress=False): pass
 '''
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks processes up in /proc')
-@pytest.mark.parametrize('sign', [signal.SIGKILL, signal.SIGINT])
-def test_no_process_outlives_its_parent(module, tmp_path, sign):
+@pytest.mark.parametrize('sign, limit', [(signal.SIGKILL, 3), (signal.SIGINT, 100)])
+def test_no_process_outlives_its_parent(module, tmp_path, sign, limit):
     "Killed outright: workers end at their limit, even while they hold the lock; by Ctrl-C: at once"
     files = [tmp_path/'a', tmp_path/'b']
     (tmp_path/'script.py').write_text(waiting)
-    parent = subprocess.Popen([sys.executable, 'script.py', *map(str, files)], cwd=tmp_path, stderr=subprocess.PIPE)
+    parent = subprocess.Popen([sys.executable, 'script.py', str(limit), *map(str, files)], cwd=tmp_path, stderr=subprocess.PIPE)
     while not all(f.exists() and f.read_text() for f in files): time.sleep(.02)
     parent.send_signal(sign)
     parent.communicate(timeout=20)
