@@ -12,6 +12,7 @@ from vidbook.data.table import TableError, check_table
 from vidbook.io import download as module, remote
 from vidbook.io.download import RemoteError, download
 from vidbook.io.remote import open_bytes, tar_members
+from vidbook.utils import VidbookError
 
 content = random.Random(0).randbytes(300_000)
 digest = hashlib.sha256(content).hexdigest()
@@ -658,3 +659,14 @@ def test_the_same_clips_from_files_shards_and_stores(tmp_path, store, num_worker
     batches = [[[np.asarray(o) for o in batch] for batch in dls.valid] for dls in loaders]
     for found in batches[1:]: assert all(np.array_equal(a, b) for x, y in zip(found, batches[0]) for a, b in zip(x, y)) and len(found) == len(batches[0])
     assert dl_ids(loaders[0].valid) == dl_ids(loaders[1].valid)
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_shard_that_goes_away_is_named(tmp_path, num_workers):
+    from vidbook.data.loaders import VideoDataLoaders
+    from vidbook.data.squares import make_squares
+    from vidbook.io.sample import Clip
+    table = read_shards(write_shards(make_squares(tmp_path/'squares', 1, 1, n_frames=4), tmp_path/'out', progress=False))
+    dls = VideoDataLoaders.from_table(table, Clip(n=2), 32, bs=2, num_workers=num_workers, device='cpu')
+    os.rename(tmp_path/'out'/'shard-000000.tar', tmp_path/'away.tar')
+    with pytest.raises(VidbookError, match='^tar://.*shard-000000.tar: there is no such file; mend the address.$'): list(dls.valid)

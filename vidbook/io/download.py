@@ -22,13 +22,13 @@ class RemoteError(VidbookError):
     "An address that cannot be opened or read: which, why, and what to do"
     def __init__(self,
         path, # The address
-        why:str, # What is wrong
-        mend:str, # What can be done
+        why:str='', # What is wrong; '' if `path` is the report of a loader's worker, as torch raises it again in the parent
+        mend:str='', # What can be done
     ):
         super().__init__(str(path), why, mend)
         self.path, self.why, self.mend = str(path), why, mend
 
-    def __str__(self): return f'{self.path}: {self.why}; {self.mend}.'
+    def __str__(self): return f'{self.path}: {self.why}; {self.mend}.' if self.why else self.path.strip().rpartition('RemoteError: ')[2]
 
 # %% ../../nbs/io/download.ipynb #cd84332b
 def _http_url(url):
