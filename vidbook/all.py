@@ -25,6 +25,7 @@ from vidbook.data.item import *
 from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
+from vidbook.data.prepare import *
 from vidbook.data.puppet_draw import *
 from vidbook.data.puppet_files import *
 from vidbook.data.puppet_labels import *

@@ -164,7 +164,7 @@ def run_jobs(
     for job, found, error in map_files(work, todo.values(), executor, workers, limit, progress, part):
         todo.pop(job.dest)
         if error is None: facts[job.dest] = found
-        else: errors.append(dict(video=str(job), error=str(error)))
+        else: errors.append(dict(video=str(job), error=str(error).removeprefix(f'{job}: ')))
     others = {place: job.facts(job.asked(settings)) for place,job in todo.items()}                     # of other parts
     out = _new_table(df, jobs, facts | {k: v for k,v in others.items() if v is not None}, dest, parts)
     if len(out) and 'label' in out: write_table(out, dest/f'{kind}.csv')

@@ -19,12 +19,15 @@ from ..utils import atomic_path
 # %% ../../nbs/io/audio.ipynb #ffd6823a
 class Sound:
     "The sound of an open file"
-    def __init__(self, container, path, rate, mono):
+    def __init__(self, container, path, rate, mono, start, end):
         if not container.streams.audio: raise MediaError(path, 'there is no sound in it', 'leave it out where sound is needed')
         self.container, self.stream = container, container.streams.audio[0]
         codec, pictures = self.stream.codec_context, container.streams.video
         self.rate, self.layout = int(rate or codec.sample_rate), 'mono' if mono else codec.layout.name
-        self.zero = pictures[0].start_time*pictures[0].time_base if pictures and pictures[0].start_time is not None else None
+        first = pictures[0] if pictures else self.stream
+        self.zero = start + float((first.start_time or 0)*first.time_base)
+        self.n = np.inf if end is None else round((end - start)*self.rate)
+        if start: container.seek(int((self.zero - 1)*av.time_base))             # decoders need a while to get into step
 
     def _frames(self):
         "All frames, resampled"
@@ -34,20 +37,20 @@ class Sound:
 
     def _place(self, frame, at):
         "Number of the first sample of `frame`; `at`, where the last one ended, unless that is more than 50 ms off"
-        if frame.pts is None: return at
-        if self.zero is None: self.zero = frame.pts*frame.time_base            # there are no pictures
-        place = round((frame.pts*frame.time_base - self.zero)*self.rate)
+        if frame.pts is None: return at or 0
+        place = round((float(frame.pts*frame.time_base) - self.zero)*self.rate)
         return place if at is None or abs(place - at) > self.rate/20 else at
 
     def blocks(self):
         "float32 (channels, n), one after the other"
-        at, done = None, 0                                                     # where the last frame ended; samples given
+        at, done = None, 0                                                      # where the last frame ended; samples given
         for frame in self._frames():
             place, samples = self._place(frame, at), frame.to_ndarray()
             at = place + samples.shape[1]
-            if place > done: yield np.zeros((len(samples), place-done), np.float32)
-            if at > done: yield samples[:, max(0, done-place):]
+            if min(place, self.n) > done: yield np.zeros((len(samples), min(place, self.n)-done), np.float32)
+            if place < self.n and at > done: yield samples[:, max(0, done-place):min(at, self.n)-place]
             done = max(done, at)
+            if done >= self.n: return
 
 # %% ../../nbs/io/audio.ipynb #3231196d
 @contextmanager
@@ -55,21 +58,25 @@ def open_sound(
     path, # A video or a sound file
     rate:int=None, # Samples a second; the file's own if None
     mono:bool=False, # Mix the channels?
+    start:float=0, # Seconds from the first picture on
+    end:float=None, # Seconds; the file's own end if None
 ): # `Sound`
     "The sound of a file, to be read block by block in a `with` block"
-    path = check_file(path)
+    check_file(path)
     try:
-        with av.open(path, metadata_errors='replace', options={'protocol_whitelist': 'file'}) as container:
-            yield Sound(container, path, rate, mono)
+        with av.open(os.fspath(path), metadata_errors='replace', options={'protocol_whitelist': 'file'}) as container:
+            yield Sound(container, path, rate, mono, start, end)
     except av.FFmpegError as e: raise MediaError(path, f'its sound does not decode ({e.strerror})') from e
 
 def read_audio(
     path, # A video or a sound file
     rate:int=None, # Samples a second; the file's own if None
     mono:bool=False, # Mix the channels?
+    start:float=0, # Seconds from the first picture on
+    end:float=None, # Seconds; the file's own end if None
 )->tuple: # float32 (channels, n) from -1 to 1, and the rate
     "All the sound of a file"
-    with open_sound(path, rate, mono) as sound:
+    with open_sound(path, rate, mono, start, end) as sound:
         blocks = [*sound.blocks()]
         if not blocks: raise MediaError(path, 'there is no sound in it that decodes', 'leave it out where sound is needed')
         return np.concatenate(blocks, 1), sound.rate
