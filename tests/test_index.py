@@ -122,7 +122,12 @@ def test_half_a_write_is_undone(videos, tmp_path):
     assert len(again) == 5 and again.root == str(tmp_path/'moved')
 
 
-def facts(index, path): return index[path].n_frames, len(index), os.getpid() in index._open, os.getpid()
+inherited = []
+
+
+def facts(index, path):
+    index = inherited[0] if inherited else index         # by fork also what the parent has open
+    return index[path].n_frames, len(index), os.getpid() in index._open, os.getpid()
 
 
 @pytest.mark.parametrize('start', ['fork', 'forkserver', 'spawn'])
@@ -130,9 +135,11 @@ def test_workers_read_it(videos, start):
     "A connection that the parent has open is neither used nor closed by its children"
     index = build_index(videos, progress=False)
     assert len(index) == 5
+    inherited[:] = [index]
     with multiprocessing.get_context(start).Pool(2) as pool:
         found = pool.starmap(facts, [(index, 'a.mp4')]*8)
     assert {o[:3] for o in found} == {(20, 5, True)} and os.getpid() not in {o[3] for o in found}
+    inherited.clear()
     assert index['deep/er/b.mp4'].n_frames == 20
 
 
