@@ -13,6 +13,9 @@ from vidbook.io.pool import *
 from vidbook.io.remote import *
 from vidbook.io.sample import *
 from vidbook.io.source import *
+from vidbook.io.reader import *
+from vidbook.io.pyav import *
+from vidbook.io.decoders import *
 from vidbook.io.video import *
 from vidbook.io.write import *
 from vidbook.data.augment import *
@@ -25,6 +28,7 @@ from vidbook.data.item import *
 from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
+from vidbook.data.mix import *
 from vidbook.data.prepare import *
 from vidbook.data.puppet_draw import *
 from vidbook.data.puppet_files import *

@@ -6,7 +6,7 @@
 __all__ = ['MediaError', 'check_file', 'PacketTable', 'Packets']
 
 # %% ../../nbs/io/packets.ipynb #885b5833
-import os
+import os, zlib
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import av
 import numpy as np
 from fastcore.basics import patch
 
+from .remote import open_bytes
 from ..utils import VidbookError
 
 # %% ../../nbs/io/packets.ipynb #8cee5ffc
@@ -35,43 +36,72 @@ def _is_text(head):
     try: return b'\0' not in head and bool(head.decode().strip())
     except UnicodeDecodeError as e: return e.reason == 'unexpected end of data'   # 1024 bytes end within a letter
 
-def _mp4_end(path):
-    "Where the data of an mp4 file ends, as its boxes say"
+def _mp4_end(f):
+    "Where the data of an open mp4 file ends, as its boxes say"
     pos = end = 0
-    with open(path, 'rb') as f:
-        while len(head := f.read(16)) >= 8:
-            size = int.from_bytes(head[:4], 'big')
-            if size == 1: size = int.from_bytes(head[8:], 'big')
-            if size < 8: break
-            pos += size
-            if head[4:8] in (b'mdat', b'moov', b'moof'): end = pos
-            f.seek(pos)
+    while f.seek(pos) == pos and len(head := f.read(16)) >= 8:
+        size = int.from_bytes(head[:4], 'big')
+        if size == 1: size = int.from_bytes(head[8:], 'big')
+        if size < 8: break
+        pos += size
+        if head[4:8] in (b'mdat', b'moov', b'moof'): end = pos
     return end
 
 # %% ../../nbs/io/packets.ipynb #6004f97e
-def check_file(
-    path, # A video file
-)->str: # The same path as text
-    "Raise `MediaError` if there is no file, or one that cannot be a whole video"
-    path, again = os.fspath(path), 'copy or download it again'
+def _opened(path):
+    "The bytes of a file, wherever it is"
     if os.path.isdir(path): raise MediaError(path, 'it is a folder where a video file should be', 'name the file')
-    try:
-        with open(path, 'rb') as f: head = f.read(1024)
+    source = open_bytes(path)
+    try: return open(source, 'rb') if isinstance(source, str) else source
     except FileNotFoundError: raise MediaError(path, 'there is no such file', 'mend the path or the root') from None
     except OSError as e: raise MediaError(path, f'it cannot be opened ({e.strerror})', 'check its permissions') from e
-    if not head: raise MediaError(path, 'it is empty (0 bytes)', again)
-    if _is_text(head): raise MediaError(path, 'it is a text file, not a video', 'mend the path')
-    size, end = os.path.getsize(path), _mp4_end(path) if head[4:8] == b'ftyp' else 0
+
+def _head(path, whole=True):
+    "The first kilobyte of what may be a video file, `whole` if need be; else `MediaError`"
+    again = 'copy or download it again'
+    with _opened(path) as f:
+        head = f.read(1024)
+        if not head: raise MediaError(path, 'it is empty (0 bytes)', again)
+        if _is_text(head): raise MediaError(path, 'it is a text file, not a video', 'mend the path')
+        if not whole or head[4:8] != b'ftyp': return head
+        end, size = _mp4_end(f), f.seek(0, os.SEEK_END)
     if end > size: raise MediaError(path, f'it ends early, {size} of {end} bytes are there', again)
+    return head
+
+def check_file(
+    path, # A video file, or its address
+)->str: # The same path as text
+    "Raise `MediaError` if there is no file, or one that cannot be a whole video"
+    path = os.fspath(path)
+    _head(path)
     return path
 
 # %% ../../nbs/io/packets.ipynb #73c68d3d
+_none = -2**63   # stands for None among numbers
+
 class PacketTable(NamedTuple):
     "What the packets say, in units of the stream"
     times:np.ndarray # When each frame is shown, sorted; None if times do not tell the frames apart
     keys:list # (pts, dts) of the key frames, sorted
     open_groups:bool=False # Are there frames that come after a key frame and are shown before it?
+    n:int=None # Number of frames; None where only decoding can tell
 
+    def pack(self):
+        "The table as a few bytes: its numbers, the times as steps, compressed"
+        head = [self.times is None, _none if self.n is None else self.n, len(self.keys), self.open_groups]
+        keys = [_none if v is None else v for pair in self.keys for v in pair]
+        steps = [] if self.times is None else np.diff(self.times, prepend=0)
+        return zlib.compress(np.concatenate([head, keys, steps]).astype('<i8').tobytes(), 1)
+
+    @classmethod
+    def unpack(cls, packed:bytes):
+        "The table that `pack` has packed"
+        (timeless, n, n_keys, open_groups), rest = np.split(np.frombuffer(zlib.decompress(packed), '<i8'), [4])
+        keys, steps = np.split(rest, [2*n_keys])
+        keys = [tuple(None if v == _none else v for v in pair) for pair in keys.reshape(-1, 2).tolist()]
+        return cls(None if timeless else steps.cumsum(), keys, bool(open_groups), None if n == _none else int(n))
+
+# %% ../../nbs/io/packets.ipynb #8c0731a8
 def _packet_table(container, stream):
     "The table of one pass over the packets"
     packets = [(p.pts, p.dts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
@@ -82,7 +112,7 @@ def _packet_table(container, stream):
     for pts,_,key,_ in packets:
         if key: latest = pts
         elif pts < latest: break
-    return PacketTable(np.array(sorted(times), np.int64), sorted(keys), pts < latest)
+    return PacketTable(np.array(sorted(times), np.int64), sorted(keys), pts < latest, len(times))
 
 def _clock(times, time_base, rate):
     "Seconds of each frame from the first one on, and frames a second; by `rate` alone where there are no times"
@@ -92,18 +122,38 @@ def _clock(times, time_base, rate):
     return seconds, rate if abs(rate/measured - 1) < .05 else measured     # headers lie, and clocks round
 
 # %% ../../nbs/io/packets.ipynb #7c7930cc
+try: from av.stream import Discard
+except ImportError: Discard = None                                  # before PyAV 17.1
+_replace = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}    # later ones always do
+_local, _unprobed = {'protocol_whitelist': 'file'}, {'skip_frame': 'all', 'probesize': '32'}
+
+def _open_container(path, head):
+    "The container and its first stream of pictures, which alone will be read; an mp4 file, which begins with `head`, is not probed"
+    options = _local | (_unprobed if head[4:8] == b'ftyp' else {})
+    container = av.open(open_bytes(path), options=options, **_replace)
+    if not container.streams.video: raise MediaError(path, 'there are no pictures in it', 'name a video file')
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count, stream.codec_context.skip_frame = 1, 'DEFAULT'      # one thread: there are many workers already
+    for other in container.streams if Discard else []:
+        if other is not stream: other.discard = Discard.all
+    return container, stream
+
+# %% ../../nbs/io/packets.ipynb #1d4fe7df
 class Packets:
-    "The pictures of a file as a stream of packets: `seconds` of each frame, `fps`, and `decode`"
-    def __init__(self, path):
-        self.path = check_file(path)
+    "The pictures of a file as a stream of packets: `table`, `seconds` of each frame, `fps`, and `decode`"
+    def __init__(self,
+        path, # A video file, or its address
+        table:PacketTable=None, # Its table, if it is known
+        whole:bool=True, # Must all of the file be there?
+    ):
+        self.path, self.head = os.fspath(path), _head(path, whole)
         with self._named('open'):
             self._open()
-            self.times, self.keys, self.open_groups = _packet_table(self.container, self.stream)
-            found = self._count() if self.times is None else self.times
-        self.n = len(found)
+            self.table = table or _packet_table(self.container, self.stream)
+            if self.table.n is None: self.table = self.table._replace(n=self._count())
+        (self.times, self.keys, self.open_groups, self.n), rate = self.table, self.stream.average_rate or self.stream.guessed_rate or 25
         if not self.n: raise MediaError(self.path, 'there are no frames in it')
-        rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
-        self.seconds, self.fps = _clock(self.times, self.stream.time_base, rate)
+        self.seconds, self.fps = _clock(self.times, self.stream.time_base, float(rate))
         if self.seconds is None: self.seconds = np.arange(self.n)/self.fps
 
     @contextmanager
@@ -112,11 +162,7 @@ class Packets:
         try: yield
         except av.FFmpegError as e: raise MediaError(self.path, f'PyAV cannot {what} it ({e.strerror})') from e
 
-    def _open(self):
-        self.container = av.open(self.path, metadata_errors='replace', options={'protocol_whitelist': 'file'})
-        if not self.container.streams.video: raise MediaError(self.path, 'there are no pictures in it', 'name a video file')
-        self.stream = self.container.streams.video[0]
-        self.stream.codec_context.thread_count = 1                 # there are many workers already
+    def _open(self): self.container, self.stream = _open_container(self.path, self.head)
 
     def close(self): self.container.close()
 
@@ -126,7 +172,7 @@ class Packets:
         self._open()
         return self.container.decode(self.stream)
 
-    def _count(self): return [frame.pts for frame in self._from_start()]
+    def _count(self): return sum(1 for _ in self._from_start())
 
     def decode(self, idxs):
         "Pairs (i, frame) for the frames `idxs`, which are sorted and without repeats"
