@@ -49,7 +49,7 @@ def _facts(reader):
     info = VideoInfo(reader.path, len(reader), reader.fps, *reader.size, duration, reader.codec, reader.has_audio, reader.rotation,
                      _varies(reader.pts), reader.name)
     table = getattr(getattr(reader, 'packets', None), 'table', None)
-    return vars(info) | dict(packets=table and table.pack())
+    return vars(info) | dict(packets=None if table is None else table.pack())
 
 # %% ../../nbs/io/index.ipynb #816a5dcc
 def _decodable(reader):
