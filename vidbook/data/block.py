@@ -6,18 +6,21 @@
 __all__ = ['left_right_pairs', 'SwapLabels', 'ClipTransform', 'VideoDL', 'VideoBlock']
 
 # %% ../../nbs/data/block.ipynb #a69dedde
-import re
+import re, warnings
 
 import cv2
 from fastai.data.block import TransformBlock
 from fastai.data.core import TfmdDL
+from fastai.data.load import SkipItemException
 from fastai.data.transforms import CategoryMap
 from fastai.torch_core import TensorCategory, TensorMultiCategory
-from fastcore.basics import defaults
+from fastcore.basics import chunked, defaults, patch
 from fasttransform import Transform
 
 from ..core import TensorVideo
 from .spec import ClipSpec, Views
+from .workers import Watch, WorkerLoader, name_signals, naming
+from ..io.packets import MediaError
 
 # %% ../../nbs/data/block.ipynb #664c7ee1
 _sides = {'left': 'right', 'right': 'left', 'Left': 'Right', 'Right': 'Left', 'LEFT': 'RIGHT', 'RIGHT': 'LEFT'}
@@ -56,11 +59,20 @@ class ClipTransform(Transform):
         spec:ClipSpec, # How
         cache=None, # `FrameCache`
         views=None, # `Views` or (clips, crops): the test pipeline for all items
+        index=None, # `Index` of the files, so that readers need not find out again what they hold
+        on_error:str='raise', # What to do about a broken video: 'raise', 'skip' or 'salvage'
+        watch:Watch=None, # Where to note what was not read whole
     ):
         super().__init__()
-        self.spec, self.cache, self.swap = spec, cache, None
-        self.test = spec.test_pipeline(views, cache)
-        self.train = spec.train_pipeline(cache) if views is None else self.test
+        if on_error not in ('raise', 'skip', 'salvage'): raise ValueError(f'on_error={on_error!r}; choose raise, skip or salvage.')
+        self.spec, self.cache, self.index, self.on_error, self.watch, self.swap = spec, cache, index, on_error, watch or Watch(), None
+        media = dict(cache=cache, index=index, on_error='salvage' if on_error == 'salvage' else 'raise')
+        self.test = spec.test_pipeline(views, **media)
+        self.train = spec.train_pipeline(**media) if views is None else self.test
+
+    def with_views(self, views):
+        "The same for tests with `views`"
+        return ClipTransform(self.spec, self.cache, views, self.index, self.on_error, self.watch)
 
     def setups(self, dl):
         "Learn the classes of the label, if there is just one label"
@@ -73,15 +85,34 @@ class ClipTransform(Transform):
 
     def __call__(self, x, split_idx=None):
         video, *rest = x if isinstance(x, tuple) else (x,)
-        item = self.pipeline(split_idx).run(video)
+        item = self._read(video, split_idx)
         if item.flipped and self.swap: rest = map(self.swap, rest)
         return (item.clip, *rest) if isinstance(x, tuple) else item.clip
+
+    def _read(self, video, split_idx):
+        "The item of `video`; fastai's word for leaving it out if it is broken and `on_error` says so"
+        try:
+            with self.watch.reading(video): item = self.pipeline(split_idx).run(video)
+        except MediaError as e:
+            if self.on_error == 'raise': raise
+            self.watch.tell(video, 'left out', e.why)
+            raise SkipItemException from e
+        if item.salvaged is not None: self.watch.tell(video, 'salvaged', f'of {item.salvaged} frames only those before the damage can be used')
+        return item
 
 # %% ../../nbs/data/block.ipynb #86ba26a0
 class VideoDL(TfmdDL):
     "Loader of clips"
-    def __init__(self, dataset, bs=16, num_workers=None, **kwargs):
+    def __init__(self,
+        dataset, bs=16, # As in fastai
+        num_workers:int=None, # Processes, one for each core (at most 4) if None
+        start:str=None, # How they start: 'fork', 'forkserver' or 'spawn'; Python's default if None
+        **kwargs # As in fastai
+    ):
         super().__init__(dataset, bs=bs, num_workers=min(4, defaults.cpus) if num_workers is None else num_workers, **kwargs)
+        self.fake_l = WorkerLoader(self.fake_l, start)
+
+    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'start': self.fake_l.start, **kwargs})
 
     def wif(self): cv2.setNumThreads(0)
 
@@ -89,6 +120,20 @@ class VideoDL(TfmdDL):
         item = self.dataset[0]
         rest = item[1:] if isinstance(item, tuple) else ()
         self._n_inp, self._types = max(1, len(rest)), {tuple: [TensorVideo, *map(type, rest)]}
+
+    def create_batches(self, samps):
+        "Batches of what could be read; None where a batch has lost all its clips, so that the order stays"
+        for chunk in chunked(samps, self.bs, self.drop_last):
+            items = [o for o in map(self.do_item, chunk) if o is not None]
+            yield self.do_batch(items) if items else None
+
+    def __iter__(self):
+        start = self.clips.watch.mark()
+        with naming(self.clips.watch):
+            for batch in super().__iter__():
+                name_signals()
+                if batch is not None: yield batch
+        self._settle(start)
 
     @property
     def clips(self):
@@ -98,11 +143,25 @@ class VideoDL(TfmdDL):
     @property
     def spec(self): return self.clips.spec
 
+# %% ../../nbs/data/block.ipynb #5b9a63d3
+@patch
+def _settle(self:VideoDL, start):
+    "After a pass: say what has newly not been read whole, and remember what was left out"
+    watch = self.clips.watch
+    known, bad = set(watch.bad(end=start)['video']), watch.bad(start)
+    for done,rows in bad[~bad['video'].isin(known)].groupby('done'):
+        warnings.warn(f'{len(rows)} videos were {done}, first {rows["video"].iloc[0]}: {rows["why"].iloc[0]}; dls.bad_videos() lists all.')
+    left_out = set(bad['video'][bad['done'] == 'left out'])
+    if left_out or watch.left_out: watch.left_out = watch.left_out - {str(getattr(o, 'video', o)) for o in self.items} | left_out
+
 # %% ../../nbs/data/block.ipynb #a2c8e9a9
 def VideoBlock(
     spec:ClipSpec=None, # How a video becomes a clip; 8 segments of 224 pixels if None
     cache=None, # `FrameCache`, to decode each video once
+    index=None, # `Index` of the files
+    on_error:str='raise', # What to do about a broken video: 'raise', 'skip' or 'salvage'
+    timeout:float=300, # Seconds that a worker may read one video
 ):
     "A `TransformBlock` for videos: paths, `VideoFile`s or uint8 arrays (n, H, W, 3)"
     spec = spec or ClipSpec()
-    return TransformBlock(item_tfms=ClipTransform(spec, cache), batch_tfms=spec.batch_tfms(), dl_type=VideoDL)
+    return TransformBlock(item_tfms=ClipTransform(spec, cache, None, index, on_error, Watch(timeout)), batch_tfms=spec.batch_tfms(), dl_type=VideoDL)

@@ -6,7 +6,7 @@
 __all__ = ['ClipRow', 'VideoDataLoaders', 'views_dl', 'dl_ids', 'trace']
 
 # %% ../../nbs/data/loaders.ipynb #2071cf37
-import warnings
+import os, warnings
 from collections import namedtuple
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +26,9 @@ from .lists import read_frame_list, read_video_list
 from .spec import ClipSpec, Views
 from .table import TableError, check_table, from_folders, read_table, table_x, vocab_of
 from .transforms import Stage
+from ..io.index import build_index, find_index
+from ..io.pool import map_files
+from ..io.remote import is_remote
 from ..io.sample import Clip, Sampling
 from ..io.video import probe
 
@@ -56,21 +59,28 @@ def _spec(vocab, spec=None, clip=None, size=None, **kw):
     return spec.but(flip_pairs=left_right_pairs(vocab)) if flips and spec.flip_pairs is None else spec
 
 # %% ../../nbs/data/loaders.ipynb #0a1d1979
-def _n_frames(video):
-    "Frames of `video` as far as they can be told without decoding, None if they cannot"
-    if video.n_frames or video.template: return video.n_frames
-    info = probe(video.path)
-    end = info.duration if video.end is None else video.end
-    return round((end-(video.start or 0))*info.fps)
+def _lengths(videos, index):
+    "Frames of each of `videos`, as far as they can be told; files are looked at by another process, as this one must not touch a decoder"
+    files = [v for v in videos if not v.n_frames and not v.template and not is_remote(v.path)]
+    known = {v: index.get(v.path) for v in files} if index else {}
+    yield from (v.n_frames for v in videos if v.n_frames)
+    yield from (_within(v, info) for v,info in known.items() if info and not info.error)
+    rest = {v.path: v for v in files if not known.get(v)}
+    for done in map_files(probe, rest, workers=1, limit=30, progress=False):
+        if done.error is None: yield _within(rest[done.item], done.result)
 
-def _warn_if_short(videos, sampling, most=20):
+def _within(video, info):
+    "Frames of a part of a file, of which `info` tells duration and rate"
+    return round(((info.duration if video.end is None else video.end)-(video.start or 0))*info.fps)
+
+def _warn_if_short(videos, sampling, index=None, most=20):
     "Warn if none of the first `most` videos is as long as one clip"
-    need, seen = (sampling.n_seen-1)*sampling.clip.interval+1, 0
-    for video in videos[:most]:
-        seen = max(seen, _n_frames(video) or need)
-        if seen >= need: return
-    warnings.warn(f'A clip of {sampling.n_seen} frames, {sampling.clip.interval} apart, reaches over {need} frames, but the longest of the first '
-                  f'{len(videos[:most])} videos has {seen}: clips repeat their videos. Take a smaller clip_len, n or interval.')
+    need, longest = (sampling.n_seen-1)*sampling.clip.interval+1, 0
+    for n in _lengths(videos[:most], index):
+        longest = max(longest, n)
+        if longest >= need: return
+    if longest: warnings.warn(f'A clip of {sampling.n_seen} frames, {sampling.clip.interval} apart, reaches over {need} frames, but the longest of the first '
+                              f'{len(videos[:most])} videos has {longest}: clips repeat their videos. Take a smaller clip_len, n or interval.')
 
 # %% ../../nbs/data/loaders.ipynb #e148ad14
 def _cache(cache, spec):
@@ -78,6 +88,20 @@ def _cache(cache, spec):
     if cache == 'memory': return FrameCache(spec.short_side)
     if cache is None or isinstance(cache, FrameCache): return cache
     raise ValueError(f"cache={cache!r}; give 'memory', a FrameCache, or None.")
+
+def _index(index, df):
+    "What the argument `index` means"
+    if index == 'auto': return find_index(df.attrs['root'])
+    return build_index(df) if index is True else index or None
+
+def _check_quarantine(df, index, on_error):
+    "Complain about files that the index has found broken, unless it is said what to do about them"
+    if index is None or on_error != 'raise': return
+    bad = {os.path.join(index.root, path): error for path,error in index.quarantine().itertuples(index=False)}
+    paths = {os.path.abspath(os.path.join(df.attrs['root'], o)) for o in df['video']} if bad else ()
+    found = [path for path in sorted(paths & bad.keys()) if index.get(path)] if bad else []       # those that have not changed since
+    if found: raise TableError(f"{len(found)} videos are in quarantine, first {found[0]}: {bad[found[0]]}; mend them with `vidbook check --repair`, "
+                               "or give on_error='skip' or 'salvage'.")
 
 # %% ../../nbs/data/loaders.ipynb #7b96821d
 class VideoDataLoaders(DataLoaders):
@@ -96,6 +120,10 @@ class VideoDataLoaders(DataLoaders):
         if len(self.loaders) > 2: return self.loaders[2]
         raise TableError("The table has no test rows: mark some with split='test', or use `dls.valid`.")
 
+    def bad_videos(self):
+        "The videos that were left out or salvaged so far: a DataFrame with video, done, why, times"
+        return self.train.clips.watch.bad()
+
     def warm(self, workers=None):
         "Fill the frame cache now, with a progress bar, instead of in the first epoch"
         if self.cache is None: raise ValueError("There is no frame cache to warm: make the loaders with cache='memory'.")
@@ -113,18 +141,23 @@ class VideoDataLoaders(DataLoaders):
         num_workers:int=None, # Processes, one for each core (at most 4) if None
         root=None, # Folder that the paths start from
         device=None, # As in fastai
+        index='auto', # What `build_index` knows of the files: 'auto' takes the one beside the data, True makes it, None does without; or an `Index`
+        on_error:str='raise', # About broken videos: 'raise', 'skip' (left out and listed) or 'salvage' (the frames before the damage)
+        start:str=None, # How workers start: 'fork', 'forkserver' or 'spawn'; Python's default if None
+        timeout:float=300, # Seconds that a worker may read one video, before it is ended with an error that names the video
         **kw # Fields of `ClipSpec`
     ):
         "Loaders of a table that is checked first"
         df = check_table(read_table(table, root))
         rows, splits = _rows(df)
         vocab, multi = vocab_of(df), isinstance(rows[0].label, list)
-        spec = _spec(vocab, spec, clip, size, **kw)
-        _warn_if_short([rows[i].video for i in splits[0]], spec.sample)
-        clips = VideoBlock(spec, _cache(cache, spec))
+        spec, index = _spec(vocab, spec, clip, size, **kw), _index(index, df)
+        _check_quarantine(df, index, on_error)
+        _warn_if_short([rows[i].video for i in splits[0]], spec.sample, index)
+        clips = VideoBlock(spec, _cache(cache, spec), index, on_error, timeout)
         labels = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock((clips, labels), getters=[AttrGetter('video'), AttrGetter('label')], splitter=_Given(splits))
-        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device, drop_last=len(splits[0]) >= bs)
+        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device, drop_last=len(splits[0]) >= bs, start=start)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
         res.table = df
         return res
@@ -189,7 +222,7 @@ def views_dl(
 ):
     "A loader of the same items in fixed order, each clip (V, C, T, H, W) if there are several views"
     views = Views.of(dl.spec.views if views is None else views)
-    clips = ClipTransform(dl.spec, dl.clips.cache, views)
+    clips = dl.clips.with_views(views)
     item = [clips if isinstance(f, ClipTransform) else f for f in dl.after_item.fs]
     batch = [f for f in dl.after_batch.fs if f.split_idx is None]                       # nothing random
     return dl.new(bs=max(1, dl.bs//(views.clips*views.crops)), shuffle=False, drop_last=False, after_item=Pipeline(item), after_batch=Pipeline(batch))
@@ -197,10 +230,10 @@ def views_dl(
 def dl_ids(
     dl, # `VideoDL` that does not shuffle
 )->list: # Of strings
-    "The ids of the clips, in the order in which the loader gives them"
+    "The ids of the clips, in the order in which the loader gives them, without those that its last pass has left out"
     if dl.shuffle: raise ValueError('A loader that shuffles has no order: use `dls.valid`, or `views_dl(dl)`.')
-    n = len(dl)*dl.bs if dl.drop_last else len(dl.items)
-    return [str(getattr(o, 'id', o)) for o in dl.items[:n]]
+    n, gone = len(dl)*dl.bs if dl.drop_last else len(dl.items), dl.clips.watch.left_out
+    return [str(getattr(o, 'id', o)) for o in dl.items[:n] if not gone or str(getattr(o, 'video', o)) not in gone]
 
 # %% ../../nbs/data/loaders.ipynb #83cce395
 def trace(
