@@ -303,6 +303,8 @@ def _forget(db, root, paths):
     with db: db.executemany('delete from files where path = ?', [(o,) for o in gone if not os.path.exists(os.path.join(root, o))])
 
 # %% ../../nbs/io/index.ipynb #db47769c
+_memory = 6e9   # bytes that a process which looks at files may have: a picture of 8192 x 4320 pixels needs 1e9
+
 def build_index(
     source, # Folder, video file, list file, list of paths, or table with a column `video`
     where=None, # File to keep the index in; '.vidbook/index.sqlite' in the root folder if left out
@@ -320,6 +322,7 @@ def build_index(
     file = Path(where or _place(root)).absolute()
     with _told(file), closing(_writer(file, os.path.relpath(root, file.parent))) as db:
         todo = [*_stale(db, root, paths, count, hash, again)]
-        _store(db, root, map_files(partial(probe_file, count=count, hash=hash), todo, executor, workers, limit, progress))
+        probe = partial(probe_file, count=count, hash=hash)
+        _store(db, root, map_files(probe, todo, executor, workers, limit, progress, memory=_memory))
         _forget(db, root, paths)
     return Index(file)

@@ -251,8 +251,9 @@ def map_files(
     limit:float=None, # Seconds for one item; None: as long as it takes
     progress:bool=True, # Show a progress bar
     part=None, # 'k/n': only the k-th of n parts of the items
+    memory:float=None, # Bytes that a process may have; None: as many as it likes
 ):
     "Call `function` for each item, in other processes; iterator over `Done(item, result, error)` as they complete"
     items = part_of(list(items), part)
-    own = KillableExecutor(min(workers or cpus(), len(items) or 1), limit) if executor is None else nullcontext(executor)
+    own = KillableExecutor(min(workers or cpus(), len(items) or 1), limit, memory) if executor is None else nullcontext(executor)
     with own as executor: yield from _with_bar(_completed(function, items, executor), len(items), progress)
