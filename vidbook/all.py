@@ -25,11 +25,13 @@ from vidbook.data.clip_ops import *
 from vidbook.data.files import *
 from vidbook.data.geometry import *
 from vidbook.data.item import *
+from vidbook.data.i3d import *
 from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
 from vidbook.data.mix import *
 from vidbook.data.prepare import *
+from vidbook.data.prepare_frames import *
 from vidbook.data.puppet_draw import *
 from vidbook.data.puppet_files import *
 from vidbook.data.puppet_labels import *

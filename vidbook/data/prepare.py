@@ -6,7 +6,7 @@
 __all__ = ['reencode', 'make_cache', 'resize_videos', 'cut_out', 'trim_videos']
 
 # %% ../../nbs/data/prepare.ipynb #6b645bea
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
@@ -14,20 +14,20 @@ from itertools import chain
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from fastcore.meta import delegates
 
 from .files import source_table
-from .jobs import run_jobs
+from .jobs import run_jobs, run_options
 from .table import TableError
 from ..io.audio import open_sound
 from ..io.packets import MediaError, Packets
+from ..io.pyav import _one_thread
 from ..io.video import open_video
 from ..io.write import stream_copy
 
 # %% ../../nbs/data/prepare.ipynb #a9ed8249
 @contextmanager
 def _pictures(video):
-    "Time base, the time of each frame from 0 on, frames a second, and the frames: of a file's part, or of a folder of pictures"
+    "Time base, the time of each frame from 0 on, frames a second, and the frames; of a file's part, or of a folder of pictures"
     if video.template:
         with open_video(video) as r:
             frames = (av.VideoFrame.from_ndarray(r.frames([i])[0], 'rgb24') for i in range(len(r)))
@@ -62,7 +62,7 @@ def _prepared(frames, times, time_base, short_side):
     converter, size = VideoReformatter(), None
     for frame,t in zip(frames, times, strict=True):
         size = size or _size(frame.width, frame.height, short_side)
-        small = converter.reformat(frame, *size, 'yuv420p', interpolation='BICUBIC')
+        small = converter.reformat(frame, *size, 'yuv420p', interpolation='BICUBIC', **_one_thread)
         small = _turned(small, round(frame.rotation/90) % 4)
         small.pts, small.time_base, small.pict_type = int(t), time_base, 0          # the encoder chooses the kind of picture
         yield frame, small
@@ -102,11 +102,14 @@ def _copied_packets(out, sound):
         return packet
     return (moved(packet) for packet in sound.container.demux(sound.stream) if packet.size and packet.pts is not None)
 
+def _has_sound(video):
+    "Is there any to be kept?"
+    if video.template: return False
+    with open_video(video, 'pyav') as r: return r.has_audio
+
 @contextmanager
-def _sound_of(out, video, wanted):
-    "Packets of sound for `out`; none if there is none, or it is not wanted"
-    with av.open(video.path) as f: there = wanted and not video.template and bool(f.streams.audio)
-    if not there: yield []; return
+def _sound_of(out, video):
+    "Packets of sound for `out`"
     with open_sound(video.path, start=video.start or 0, end=video.end) as sound:
         whole = video.start is None and video.end is None
         copy = whole and sound.stream.codec_context.codec.canonical_name in _fits_mp4
@@ -124,7 +127,7 @@ def reencode(
     "Encode the frames of a video at their times; checks what it has written"
     with _pictures(video) as (tb, times, fps, frames), av.open(str(dest), 'w', format='mp4', options={'movflags': '+faststart'}) as out:
         pictures = _video_packets(out, _prepared(frames, times, tb, short_side), tb, fps, options)
-        with _sound_of(out, video, sound) as sounds:
+        with _sound_of(out, video) if sound and _has_sound(video) else nullcontext([]) as sounds:
             for packet in merge(pictures, sounds, key=_time): out.mux(packet)
     _check(video, dest, times*float(tb))
     return dict(n_frames=len(times))
@@ -143,9 +146,7 @@ def _x264(gop, crf, preset, **more):
     "x264's options: no key frames but each `gop`-th; without its macroblock tree the same frames give the same bytes"
     return dict(g=gop, crf=crf, preset=preset, sc_threshold=0, mbtree=0, **more)
 
-_own = ['make', 'kind', 'settings', 'suffix', 'template', 'parts']              # what is no business of the caller
-
-@delegates(run_jobs, but=_own)
+@run_options
 def make_cache(
     source, # Folder, table, list, or their paths
     dest, # Folder to be filled
@@ -161,7 +162,7 @@ def make_cache(
     return run_jobs(reencode, source, dest, 'cache', settings, '.mp4', parts=False, **kwargs)
 
 # %% ../../nbs/data/prepare.ipynb #a3eae4fe
-@delegates(run_jobs, but=_own)
+@run_options
 def resize_videos(
     source, # Folder, table, list, or their paths
     dest, # Folder to be filled
@@ -194,7 +195,7 @@ def cut_out(
         r.frames([0])
         return dict(n_frames=len(r))
 
-@delegates(run_jobs, but=_own)
+@run_options
 def trim_videos(
     source, # Table with `start` or `end`, or its path
     dest, # Folder to be filled

@@ -6,14 +6,15 @@
 __all__ = ['Sound', 'open_sound', 'read_audio', 'write_wav']
 
 # %% ../../nbs/io/audio.ipynb #3a18e0e8
-import os, wave
+import wave
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 
-from .packets import MediaError, check_file
+from .packets import MediaError, _local, _replace, check_file
+from .remote import open_bytes
 from ..utils import atomic_path
 
 # %% ../../nbs/io/audio.ipynb #ffd6823a
@@ -64,7 +65,7 @@ def open_sound(
     "The sound of a file, to be read block by block in a `with` block"
     check_file(path)
     try:
-        with av.open(os.fspath(path), metadata_errors='replace', options={'protocol_whitelist': 'file'}) as container:
+        with av.open(open_bytes(path), options=_local, **_replace) as container:
             yield Sound(container, path, rate, mono, start, end)
     except av.FFmpegError as e: raise MediaError(path, f'its sound does not decode ({e.strerror})') from e
 
