@@ -33,7 +33,7 @@ class NormalizeVideo(Transform):
     def _on(self, x):
         "Mean and std for the channels of `x`"
         k, rest = divmod(x.shape[-4], len(self.mean))
-        if rest: raise ValueError(f'NormalizeVideo knows {len(self.mean)} channels, the clips have {x.shape[-4]}: give as many mean and std.')
+        if rest: raise ValueError(f'NormalizeVideo knows {len(self.mean)} channels, the clips have {x.shape[-4]}: give mean and std of these.')
         return (o.to(x.device).repeat(k, 1, 1, 1) for o in (self.mean, self.std))
 
     def encodes(self, x:TensorVideo):
@@ -45,7 +45,8 @@ class NormalizeVideo(Transform):
         return as_float(x, copy=True).mul_(std).add_(mean).round_().clamp_(0, 255).to(torch.uint8).as_subclass(TensorVideo)
 
 # %% ../../nbs/data/augment.ipynb #c3fc91c4
-_to_yiq = torch.tensor([[.299, .587, .114], [.595716, -.274453, -.321263], [.211456, -.522591, .311135]])   # brightness, and two axes of colour
+# brightness, and two axes of colour
+_to_yiq = torch.tensor([[.299, .587, .114], [.595716, -.274453, -.321263], [.211456, -.522591, .311135]])
 _to_rgb = _to_yiq.inverse()
 
 def hue_matrix(
@@ -59,7 +60,7 @@ def hue_matrix(
 
 # %% ../../nbs/data/augment.ipynb #463b29b2
 class ColorJitter(Transform):
-    "Training: change brightness, contrast and saturation of each clip by a random factor within 1 +- the given, hue by +- the given share of a circle"
+    "Training: brightness, contrast and saturation of each clip by a factor within 1 +- the given, hue by +- the given share of a circle"
     order, split_idx = 30, 0
     def __init__(self, brightness=.4, contrast=.4, saturation=.4, hue=0., p=.8):
         super().__init__()

@@ -6,12 +6,14 @@
 __all__ = ['Views', 'ClipSpec']
 
 # %% ../../nbs/data/spec.ipynb #7b91226a
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
 
 from fastcore.basics import patch
 
-from . import augment, transforms
+from . import augment, rand_augment, transforms
 from .geometry import as_wh
+from .mix import Blend
 from .transforms import (CenterCrop, ClipPipeline, DecodeFrames, FiveCrop, Geometry, OpenVideo, Resize, SampleFrames, StackFlow, TenCrop,
                                      ThreeCrop, ToVideo)
 from ..io.sample import Clip, Sampling
@@ -35,18 +37,26 @@ class Views:
         return v if isinstance(v, cls) else cls() if v is None else cls(*v)
 
 # %% ../../nbs/data/spec.ipynb #f7bcb44e
-_stages = {o: getattr(transforms, o) for o in 'Resize RandomResize CenterCrop RandomCrop RandomResizedCrop MultiScaleCrop Flip'.split()}
-_batch = {o: getattr(augment, o) for o in 'ColorJitter RandomErasing'.split()}
+def _named(module, names): return {o: getattr(module, o) for o in names.split()}
+
+_stages = (_named(transforms, 'Resize RandomResize CenterCrop RandomCrop RandomResizedCrop MultiScaleCrop Flip') |
+           _named(rand_augment, 'RandAugment TrivialAugment AugMix AutoAugment'))
+_batch = _named(augment, 'ColorJitter RandomErasing')
+_callbacks = dict(Blend=Blend)
+_known = _stages | _batch | _callbacks
+
+def _check_tfms(tfms):
+    "Complain about names and arguments that there are not"
+    for name,kw in tfms:
+        if name not in _known: raise ValueError(f'ClipSpec: there is no transform {name!r}; choose from {", ".join(_known)}.')
+        takes = list(signature(_known[name]).parameters)
+        for k in kw:
+            if k not in takes: raise ValueError(f'ClipSpec: {name} has no argument {k!r}; it takes {", ".join(takes)}.')
 
 def _plain(v):
     "`v` with tuples in place of lists"
     if isinstance(v, (list, tuple)): return tuple(map(_plain, v))
     return {k: _plain(o) for k,o in v.items()} if isinstance(v, dict) else v
-
-def _stage(name, kwargs, size):
-    "The stage `name`, at `size` if it has one and `kwargs` do not say"
-    cls = _stages[name]
-    return cls(**({'size': size} if any(f.name == 'size' for f in fields(cls)) else {}) | kwargs)
 
 # %% ../../nbs/data/spec.ipynb #cffb27b2
 @dataclass(frozen=True)
@@ -68,8 +78,7 @@ class ClipSpec:
 
     def __post_init__(self):
         for k in ('size', 'test_size', 'mean', 'std', 'train_tfms', 'flip_pairs'): object.__setattr__(self, k, _plain(getattr(self, k)))
-        unknown = [name for name,_ in self.train_tfms if name not in _stages | _batch]
-        if unknown: raise ValueError(f'ClipSpec: there is no transform {unknown[0]!r}; choose from {", ".join(_stages | _batch)}.')
+        _check_tfms(self.train_tfms)
         if self.quality not in ('exact', 'fast'): raise ValueError(f'ClipSpec: quality={self.quality!r}; choose exact or fast.')
         if max(as_wh(self.seen)) > self.short_side:
             raise ValueError(f'ClipSpec: a crop of {self.seen} does not fit into frames with a short side of {self.short_side}; raise short_side.')
@@ -94,8 +103,14 @@ def _between(spec, sampling, stages, media, views=1, test=False):
     stack = (StackFlow(sampling.clip.n),) if spec.stack else ()
     return ClipPipeline((OpenVideo(spec.reader, *media), SampleFrames(sampling.with_clips(views), test), *stages, *stack, ToVideo()))
 
-def _staged(spec, own):
-    "`own` stages with the decoding before them, or with `quality='fast'` as late as may be"
+def _stage(name, kwargs, size):
+    "The stage `name`, at `size` if it has one and `kwargs` do not say"
+    cls = _stages[name]
+    return cls(**({'size': size} if 'size' in signature(cls).parameters else {}) | kwargs)
+
+def _staged(spec):
+    "The stages of training with the decoding before them, or with `quality='fast'` as late as may be"
+    own = [_stage(name, kw, spec.size) for name,kw in spec.train_tfms if name in _stages]
     if spec.quality == 'exact': return DecodeFrames(spec.short_side), *own
     n = next((i for i,o in enumerate(own) if not isinstance(o, Geometry)), len(own))
     return Resize(spec.short_side), *own[:n], DecodeFrames(), *own[n:]
@@ -108,8 +123,7 @@ def train_pipeline(self:ClipSpec,
     on_error:str='raise', # About broken files: 'raise', or 'salvage' for the frames before the damage
 )->ClipPipeline:
     "From a video to a uint8 clip (C, T, H, W), with random places and transforms"
-    own = [_stage(name, kw, self.size) for name,kw in self.train_tfms if name in _stages]
-    return _between(self, self.sample, _staged(self, own), (cache, index, on_error))
+    return _between(self, self.sample, _staged(self), (cache, index, on_error))
 
 @patch
 def test_pipeline(self:ClipSpec,
@@ -129,6 +143,11 @@ def test_pipeline(self:ClipSpec,
 def batch_tfms(self:ClipSpec)->list:
     "What happens to whole batches on the device; random ones act in training only"
     return [_batch[name](**kw) for name,kw in self.train_tfms if name in _batch] + [self.normalize()]
+
+@patch
+def callbacks(self:ClipSpec)->list:
+    "What a learner needs for those of `train_tfms` that change labels, too"
+    return [_callbacks[name](**kw) for name,kw in self.train_tfms if name in _callbacks]
 
 @patch
 def normalize(self:ClipSpec):

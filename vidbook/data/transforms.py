@@ -35,9 +35,8 @@ class OpenVideo:
     def __call__(self, item):
         known = None if self.index is None or isinstance(item.video, np.ndarray) else self.index.get(os.fspath(item.video))
         opened = open_video if self.cache is None else self.cache.open
-        more = dict(entry=known, on_error=self.on_error)
-        item.reader = opened(item.video, self.reader, **{k: v for k,v in more.items() if v not in (None, 'raise')})
-        item.salvaged = getattr(item.reader, 'salvaged', None)
+        item.reader = opened(item.video, self.reader, entry=known, on_error=self.on_error)
+        item.salvaged = item.reader.salvaged
 
 @dataclass(frozen=True)
 class SampleFrames:
