@@ -281,6 +281,17 @@ def test_a_spoilt_note(tmp_path, note):
     assert 'range' not in arrives(lambda asked, n: [rest(asked)], tmp_path)[0]
 
 
+def test_no_note_stands_beside_bytes_of_another_version(tmp_path, monkeypatch):
+    "Not even if the process dies between a new beginning and its note"
+    part = module._Part('http://127.0.0.1/x', tmp_path/'x')
+    part.begin('"0"')
+    part.path.write_bytes(b'old')
+    with monkeypatch.context() as m:
+        m.setattr(module, 'atomic_path', None)
+        with pytest.raises(TypeError): part.begin('"1"')
+    assert part.version is None
+
+
 def test_an_empty_file(tmp_path):
     with serving(lambda asked, n: [head(Content_Length=0)]) as (url, log): assert download(url, tmp_path/'x', **quick).read_bytes() == b''
 
@@ -420,7 +431,7 @@ def test_written_by_tar(tmp_path):
     assert open_bytes(f'tar://sub/a.mp4::{tmp_path}/x.tar').read() == b'abc'
 
 
-@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE])
 def test_only_plain_members(tmp_path, kind):
     with tarfile.open(tmp_path/'x.tar', 'w') as tar:
         info = tarfile.TarInfo('a')
@@ -569,6 +580,9 @@ def test_what_has_changed_is_written_again(tmp_path):
     os.utime(tmp_path/'in'/'00.mp4')                                           # another content, perhaps
     assert rewritten(df) == [0]
     assert rewritten(df.assign(split=[*df['split'][:-1], 'train'])) == [len(shards)-1]
+    (tmp_path/'in'/'00.mp4').write_bytes(b'another, and older')
+    os.utime(tmp_path/'in'/'00.mp4', ns=(0, 0))
+    assert rewritten(df.assign(split=[*df['split'][:-1], 'train'])) == [0]
     with open(shards[1], 'r+b') as f: f.truncate(5000)
     os.remove(shards[2])
     assert rewritten(df.assign(split=[*df['split'][:-1], 'train'])) == [1, 2]

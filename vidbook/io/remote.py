@@ -124,7 +124,7 @@ def _open_part(name, path, size, start=0):
 # %% ../../nbs/io/remote.ipynb #c9e138bb
 _packed = {b'\x1f\x8b': 'gunzip', b'BZh': 'bunzip2', b'\xfd7zXZ': 'unxz', b'\x28\xb5\x2f\xfd': 'unzstd'}
 
-def _scan(path, file, size):
+def _scan(path, file):
     "(offset, size) of each plain file in an open tar file, None for anything else"
     head, members = file.read(6), {}
     tool = next((o for magic,o in _packed.items() if head.startswith(magic)), None)
@@ -134,25 +134,25 @@ def _scan(path, file, size):
         for m in tar:
             name, plain = m.name.removeprefix('./'), m.isreg() and not m.issparse()
             if plain and name in members: raise RemoteError(path, f'it holds {name!r} twice', 'pack it again')
-            if m.size < 0 or m.offset_data + (m.size if plain else 0) > size: raise tarfile.ReadError('it ends early')
+            if m.size < 0: raise tarfile.ReadError('a size is below zero')            # it would lead back, for ever
             members[name] = (m.offset_data, m.size) if plain else None
         file.seek(tar.offset)
     if any(block := file.read(512)) or len(block) < 512: raise tarfile.ReadError('it ends early')
     return members
 
 # %% ../../nbs/io/remote.ipynb #46aa7825
-def _scan_file(path, size):
+def _scan_file(path):
     "The members of a tar file that nobody has looked at yet"
     fs, inner = remote_storage(path) if is_remote(path) else (None, path)
     with fs.open(inner, 'rb', block_size=2**22, cache_type='readahead') if fs else open(path, 'rb') as file:
-        try: return _scan(path, file, size)
+        try: return _scan(path, file)
         except tarfile.TarError as e: raise RemoteError(path, f'it is no whole tar file ({e})', 'copy or download it again') from e
 
-def _scan_once(path, size, stamp):
+def _scan_once(path, stamp):
     "The same, from the user's cache if it is there"
     note = cache_folder()/'tars'/f'{sha256(f"{path} {stamp}".encode()).hexdigest()[:32]}.json'
     with suppress(OSError, ValueError): return json.loads(note.read_text(encoding='utf-8'))
-    members = _scan_file(path, size)
+    members = _scan_file(path)
     with suppress(OSError), atomic_path(note) as temp: temp.write_text(json.dumps(members), encoding='utf-8')
     return members
 
@@ -161,8 +161,8 @@ _indexes = {}   # path -> (stamp, members)
 
 def _members(path):
     "The members of the tar file at a path or address that `local_path` has given"
-    size, stamp = _describe(path)
-    if _indexes.get(path, ('',))[0] != stamp: _indexes[path] = stamp, _scan_once(path, size, stamp) if is_remote(path) else _scan_file(path, size)
+    stamp = _describe(path)[1]
+    if _indexes.get(path, ('',))[0] != stamp: _indexes[path] = stamp, _scan_once(path, stamp) if is_remote(path) else _scan_file(path)
     return _indexes[path][1]
 
 def _place(members, path, name):
