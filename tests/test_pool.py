@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from vidbook.io.pool import Done, KillableExecutor, PoolError, map_files
+from vidbook.io.pool import Done, KillableExecutor, PoolError, WorkerError, map_files
 from vidbook.utils import VidbookError
 
 trouble = '''
@@ -151,6 +151,11 @@ def test_a_worker_that_cannot_start_is_no_fault_of_the_file(monkeypatch):
     monkeypatch.setattr(sys, 'path', [])
     with KillableExecutor(1) as executor, pytest.raises(PoolError, match='a worker process: it does not start'):
         executor.submit(abs, -3).result()
+
+
+def test_a_function_that_workers_cannot_import_is_no_fault_of_the_files(module, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [o for o in sys.path if not os.path.exists(os.path.join(o, 'trouble_makers.py'))])
+    with pytest.raises(WorkerError, match='a worker process: it cannot import'): [*map_files(module.mixed, range(9), progress=False)]
 
 
 @pytest.mark.parametrize('kind', [ThreadPoolExecutor, ProcessPoolExecutor])

@@ -289,6 +289,7 @@ def _store(db, root, results):
     query, rows, last = f'insert or replace into files values ({", ".join("?"*len(_columns))})', [], monotonic()
     try:
         for path,facts,error in results:
+            if isinstance(error, ImportError): raise error     # something is not installed, which no file can help
             facts = (facts or _stamp(path) | dict(error=_why(error))) | dict(path=_key(root, path))
             rows.append([_text(facts.get(name)) for name in _columns])
             if monotonic() - last < 1: continue
