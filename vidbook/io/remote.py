@@ -12,7 +12,7 @@ from hashlib import sha256
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from .download import RemoteError, cache_folder, cached_download
+from .download import RemoteError, cache_folder, cached_download, one_line
 from ..utils import atomic_path, lazy_import
 
 # %% ../../nbs/io/remote.ipynb #69937f83
@@ -40,8 +40,7 @@ def _named(path):
     except IsADirectoryError as e: raise RemoteError(path, 'it is a folder where a file should be', 'name the file') from e
     except PermissionError as e: raise RemoteError(path, 'access is refused', 'log in to that storage, or mend the address') from e
     except Exception as e:
-        why = ': '.join([type(e).__name__, *str(e).strip().splitlines()[:1]])
-        raise RemoteError(path, f'it cannot be read ({why})', 'mend the address, or try again later') from e
+        raise RemoteError(path, f'it cannot be read ({type(e).__name__}: {one_line(e)})', 'mend the address, or try again later') from e
 
 # %% ../../nbs/io/remote.ipynb #736d9118
 class RemoteFile(io.RawIOBase):
@@ -119,7 +118,7 @@ def _open_part(name, path, size, start=0):
     if not is_remote(path): return RemoteFile(name, open(path, 'rb', buffering=0), size, start)
     fs, inner = remote_storage(path)
     if size > _at_once: return RemoteFile(name, fs.open(inner, 'rb', **_blocks), size, start)
-    return RemoteFile(name, io.BytesIO(fs.cat_file(inner, start, start+size) if size else b''), size)
+    return RemoteFile(name, io.BytesIO(fs.cat_file(inner, start=start, end=start+size) if size else b''), size)
 
 # %% ../../nbs/io/remote.ipynb #c9e138bb
 _packed = {b'\x1f\x8b': 'gunzip', b'BZh': 'bunzip2', b'\xfd7zXZ': 'unxz', b'\x28\xb5\x2f\xfd': 'unzstd'}
