@@ -104,7 +104,7 @@ def _whole_clip(s, n_frames, i, test, rng):
 
 def _whole_frames(s, n_frames, test, rng):
     "The frames of `kind='whole'`; tests draw from a generator of their own"
-    if test: rng = _Fixed(255)
+    if test: rng = _Fixed(s.seed)
     return np.stack([_whole_clip(s, n_frames, i, test, rng) for i in range(s.clip.n)])
 
 class _Fixed(np.random.RandomState):
@@ -165,6 +165,7 @@ class Sampling:
     positions:int=10 # 'dense': places of the window in tests
     every:int=16 # 'untrimmed': frames from one clip to the next
     levels:tuple=(1, 2, 4) # 'pyramid': in how many parts each level cuts the video
+    seed:int=255 # 'whole': of the draw in tests
 
     def __post_init__(self):
         _positive('Sampling', clips=self.clips, window=self.window, positions=self.positions, every=self.every)
