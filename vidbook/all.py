@@ -16,6 +16,7 @@ from vidbook.io.source import *
 from vidbook.io.reader import *
 from vidbook.io.pyav import *
 from vidbook.io.decoders import *
+from vidbook.io.salvage import *
 from vidbook.io.video import *
 from vidbook.io.write import *
 from vidbook.data.augment import *

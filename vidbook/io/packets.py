@@ -47,33 +47,44 @@ def _mp4_end(f):
         if head[4:8] in (b'mdat', b'moov', b'moof'): end = pos
     return end
 
+def _matroska_end(head):
+    "Where the data of a matroska or webm file ends, as its `head` says; 0 if it does not"
+    at = head.find(b'\x18\x53\x80\x67') + 4                               # the segment, which is all of the file
+    n = 9 - head[at].bit_length() if at > 3 and head[at:] else 9            # bytes of its size: as many as there are leading zeros, and one
+    size, most = int.from_bytes(head[at:at+n], 'big'), 2**(7*n)
+    return 0 if n > 8 or size % most == most - 1 else at + n + size % most
+
 # %% ../../nbs/io/packets.ipynb #6004f97e
-def _opened(path):
-    "The bytes of a file, wherever it is"
-    if os.path.isdir(path): raise MediaError(path, 'it is a folder where a video file should be', 'name the file')
-    source = open_bytes(path)
-    try: return open(source, 'rb') if isinstance(source, str) else source
+_again = 'copy or download it again'
+
+@contextmanager
+def _opened(path, source):
+    "The bytes of the file `path`, for which `open_bytes` has given `source`"
+    if not isinstance(source, str): yield source; return                    # it stays open
+    if os.path.isdir(source): raise MediaError(path, 'it is a folder where a video file should be', 'name the file')
+    try: f = open(source, 'rb')
     except FileNotFoundError: raise MediaError(path, 'there is no such file', 'mend the path or the root') from None
     except OSError as e: raise MediaError(path, f'it cannot be opened ({e.strerror})', 'check its permissions') from e
+    with f: yield f
 
-def _head(path, whole=True):
-    "The first kilobyte of what may be a video file, `whole` if need be; else `MediaError`"
-    again = 'copy or download it again'
-    with _opened(path) as f:
+def _inspect(path, source):
+    "The first kilobyte of what may be a video file, and why it is not all there ('' if it is)"
+    with _opened(path, source) as f:
         head = f.read(1024)
-        if not head: raise MediaError(path, 'it is empty (0 bytes)', again)
+        if not head: raise MediaError(path, 'it is empty (0 bytes)', _again)
         if _is_text(head): raise MediaError(path, 'it is a text file, not a video', 'mend the path')
-        if not whole or head[4:8] != b'ftyp': return head
-        end, size = _mp4_end(f), f.seek(0, os.SEEK_END)
-    if end > size: raise MediaError(path, f'it ends early, {size} of {end} bytes are there', again)
-    return head
+        if head[4:8] == b'ftyp': end = _mp4_end(f)
+        else: end = _matroska_end(head) if head.startswith(b'\x1aE\xdf\xa3') else 0
+        size = f.seek(0, os.SEEK_END)
+    return head, '' if size >= end else f'it ends early, {size} of {end} bytes are there'
 
 def check_file(
     path, # A video file, or its address
 )->str: # The same path as text
     "Raise `MediaError` if there is no file, or one that cannot be a whole video"
     path = os.fspath(path)
-    _head(path)
+    _, fault = _inspect(path, open_bytes(path))
+    if fault: raise MediaError(path, fault, _again)
     return path
 
 # %% ../../nbs/io/packets.ipynb #73c68d3d
@@ -127,10 +138,10 @@ except ImportError: Discard = None                                  # before PyA
 _replace = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}    # later ones always do
 _local, _unprobed = {'protocol_whitelist': 'file'}, {'skip_frame': 'all', 'probesize': '32'}
 
-def _open_container(path, head):
+def _open_container(path, source, head):
     "The container and its first stream of pictures, which alone will be read; an mp4 file, which begins with `head`, is not probed"
-    options = _local | (_unprobed if head[4:8] == b'ftyp' else {})
-    container = av.open(open_bytes(path), options=options, **_replace)
+    if not isinstance(source, str): source.seek(0)
+    container = av.open(source, options=_local | (_unprobed if head[4:8] == b'ftyp' else {}), **_replace)
     if not container.streams.video: raise MediaError(path, 'there are no pictures in it', 'name a video file')
     stream = container.streams.video[0]
     stream.codec_context.thread_count, stream.codec_context.skip_frame = 1, 'DEFAULT'      # one thread: there are many workers already
@@ -144,17 +155,21 @@ class Packets:
     def __init__(self,
         path, # A video file, or its address
         table:PacketTable=None, # Its table, if it is known
-        whole:bool=True, # Must all of the file be there?
     ):
-        self.path, self.head = os.fspath(path), _head(path, whole)
+        self.path, self.source = os.fspath(path), open_bytes(path)
+        self.head, fault = _inspect(self.path, self.source)
+        if fault: self._cut(fault)
         with self._named('open'):
             self._open()
-            self.table = table or _packet_table(self.container, self.stream)
-            if self.table.n is None: self.table = self.table._replace(n=self._count())
+            self.table = table or self._survey()
+            if self.table.n is None: self.table = self.table._replace(n=sum(1 for _ in self._from_start()))
         (self.times, self.keys, self.open_groups, self.n), rate = self.table, self.stream.average_rate or self.stream.guessed_rate or 25
         if not self.n: raise MediaError(self.path, 'there are no frames in it')
         self.seconds, self.fps = _clock(self.times, self.stream.time_base, float(rate))
         if self.seconds is None: self.seconds = np.arange(self.n)/self.fps
+
+    def _cut(self, fault): raise MediaError(self.path, fault, _again)
+    def _survey(self): return _packet_table(self.container, self.stream)
 
     @contextmanager
     def _named(self, what):
@@ -162,17 +177,17 @@ class Packets:
         try: yield
         except av.FFmpegError as e: raise MediaError(self.path, f'PyAV cannot {what} it ({e.strerror})') from e
 
-    def _open(self): self.container, self.stream = _open_container(self.path, self.head)
+    def _open(self): self.container, self.stream = _open_container(self.path, self.source, self.head)
 
-    def close(self): self.container.close()
+    def close(self):
+        self.container.close()
+        if not isinstance(self.source, str): self.source.close()
 
     def _from_start(self):
         "All frames, decoded from the beginning"
-        self.close()
+        self.container.close()
         self._open()
         return self.container.decode(self.stream)
-
-    def _count(self): return sum(1 for _ in self._from_start())
 
     def decode(self, idxs):
         "Pairs (i, frame) for the frames `idxs`, which are sorted and without repeats"

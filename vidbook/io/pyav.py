@@ -49,14 +49,17 @@ class PyAVReader(Reader):
         path, # A video file, or its address
         entry=None, # What an index knows of it
     ):
-        self.packets, self.converter, self.shape = Packets(path, getattr(entry, 'packets', None)), VideoReformatter(), None
-        super().__init__(path, self.packets.fps, self.packets.seconds)
-        self.codec, self.has_audio = self.packets.stream.codec_context.name, bool(self.packets.container.streams.audio)
-        if getattr(entry, 'width', None): self._learn((entry.width, entry.height), entry.rotation//90)
+        self._start(Packets(path, getattr(entry, 'packets', None)))
+        if getattr(entry, 'width', None):
+            turns, size = entry.rotation//90, (entry.width, entry.height)
+            self.shape = *(size[::-1] if turns % 2 else size), turns
+
+    def _start(self, packets):
+        super().__init__(packets.path, packets.fps, packets.seconds)
+        self.packets, self.converter, self.shape = packets, VideoReformatter(), None
+        self.codec, self.has_audio = packets.stream.codec_context.name, bool(packets.container.streams.audio)
 
     def close(self): self.packets.close()
-
-    def _learn(self, size, turns): self.shape = *(size[::-1] if turns % 2 else size), turns
 
     def _shape(self, frame=None):
         "Width and height as stored, and quarter turns to the left, learnt from the first frame that is decoded"

@@ -9,35 +9,30 @@ __all__ = ['open_video', 'read_frames', 'VideoInfo', 'probe', 'MediaError']
 import os
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 
-from .decoders import DecordReader
+from .decoders import DecordReader, OpenCVReader, TorchCodecReader
 from .packets import MediaError
 from .pyav import PyAVReader
 from .reader import ArrayReader, FramesReader, PartReader, Reader
+from .salvage import SalvagedReader, is_sound
 from .source import VideoFile
 
 _all_ = ['MediaError']
 
 # %% ../../nbs/io/video.ipynb #a3a64366
-_readers = dict(pyav=PyAVReader, decord=DecordReader)
-
-def _order(reader, entry):
-    "Names of readers, the one to try first before the others, as far as they are installed"
-    if reader not in ('auto', *_readers): raise ValueError(f'reader={reader!r}; choose one of auto, {", ".join(_readers)}.')
-    first = (getattr(entry, 'reader', None) or 'pyav') if reader == 'auto' else reader
-    return [name for name in dict.fromkeys([first, *_readers]) if name in (first, 'pyav') or find_spec(name)]
+_readers = dict(pyav=PyAVReader, decord=DecordReader, torchcodec=TorchCodecReader, opencv=OpenCVReader)
 
 def _openers(video, reader, entry):
     "What to call, one after the other, until `video` is open"
-    names = _order(reader, entry)
+    if reader not in ('auto', *_readers): raise ValueError(f'reader={reader!r}; choose one of auto, {", ".join(_readers)}.')
     if isinstance(video, np.ndarray): return [partial(ArrayReader, video)]
     if not isinstance(video, VideoFile): video = VideoFile(video)
     if video.template or os.path.isdir(video.path):
         return [partial(FramesReader, video.path, video.template or 'img_{:05}.jpg', video.start_index, video.n_frames)]
-    return [partial(PyAVReader, video.path, entry) if name == 'pyav' else partial(_readers[name], video.path) for name in names]
+    first = (getattr(entry, 'reader', None) or 'pyav') if reader == 'auto' else reader
+    return [partial(_readers[name], video.path, entry) for name in dict.fromkeys([first, 'pyav'])]
 
 # %% ../../nbs/io/video.ipynb #efd333fa
 def _first_open(openers):
@@ -49,15 +44,23 @@ def _first_open(openers):
     whys = dict.fromkeys(e.why for e in errors)                             # each reason once
     raise MediaError(errors[0].path, ' and '.join(whys), errors[0].mend) from errors[0]
 
+def _on_error(openers, entry, on_error):
+    "The openers for a file of which `entry` or its frames may say that it is broken"
+    if on_error not in ('raise', 'salvage'): raise ValueError(f'on_error={on_error!r}; choose raise or salvage.')
+    known, path = getattr(entry, 'error', None), openers[0].args[0]
+    if openers[0].func not in _readers.values(): return openers             # neither an array nor a folder breaks
+    if on_error == 'raise' and known: raise MediaError(path, known)
+    return [partial(SalvagedReader, path)] if on_error == 'salvage' and not is_sound(path, entry) else openers
+
 def open_video(
     video, # Path or address, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
-    reader:str='auto', # 'auto' (what the index has chosen, or 'pyav'), 'pyav', 'decord': the one to try first
+    reader:str='auto', # 'auto' (what the index has chosen, else PyAV), 'pyav', 'decord', 'torchcodec' or 'opencv': the one to try first
     entry=None, # What an index knows of the file: it is then opened without looking for its frames again
-    on_error:str='raise', # 'salvage': of a broken file, the frames before the damage
+    on_error:str='raise', # 'salvage': of a broken file, the frames before the damage; all frames are decoded to see if it is one, or `entry` knows
 )->Reader:
     "An open reader; `MediaError` if no reader can open the video"
     start, end = getattr(video, 'start', None), getattr(video, 'end', None)
-    opened = _first_open(_openers(video, reader, entry))
+    opened = _first_open(_on_error(_openers(video, reader, entry), entry, on_error))
     return opened if start is None and end is None else PartReader(opened, start, end)
 
 def read_frames(
@@ -68,11 +71,7 @@ def read_frames(
     on_error:str='raise', # As in `open_video`
 )->np.ndarray: # uint8 (T, H, W, 3)
     "Open, read, close"
-    with open_video(video, reader, on_error=on_error) as r:
-        try: return r.frames(idxs, short_side)
-        except MediaError:
-            if r.name != 'decord' or reader == 'pyav': raise
-    return read_frames(video, idxs, short_side, 'pyav')
+    with open_video(video, reader, on_error=on_error) as r: return r.frames(idxs, short_side)
 
 # %% ../../nbs/io/video.ipynb #6c404c34
 @dataclass(frozen=True)
