@@ -114,7 +114,7 @@ def cpus():
     "How many CPUs this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-_one_thread = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')   # there are many processes already
+_one_thread = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENCV_FOR_THREADS_NUM'), '1')   # there are many already
 
 class _Worker:
     "A process that answers one call after the other"
@@ -242,9 +242,8 @@ def _completed(function, items, executor):
         for future in waiting: future.cancel()
 
 def _with_bar(results, total, progress):
-    if not progress or not total: return results
-    from fastprogress.fastprogress import progress_bar
-    return progress_bar(results, total=total)
+    from fastprogress import fastprogress                                       # which shows something even where its bars are off
+    return fastprogress.progress_bar(results, total=total) if progress and total and not fastprogress.NO_BAR else results
 
 # %% ../../nbs/io/pool.ipynb #dc2e9b3c
 def map_files(
