@@ -12,10 +12,13 @@ from vidbook.data.cache import FrameCache
 from vidbook.data.item import Item
 from vidbook.data.loaders import VideoDataLoaders, trace
 from vidbook.data.spec import ClipSpec
+from vidbook.io.index import build_index
 from vidbook.io.sample import Clip, Sampling
 from vidbook.io.source import VideoFile
-from vidbook.io.video import open_video, probe
+from vidbook.io.video import open_video
 from vidbook.io.write import write_video
+from vidbook.learner.classify import video_learner
+from vidbook.models.slowonly import slowonly_slim
 from vidbook.utils import set_seed
 
 golden = json.loads(gzip.decompress((Path(__file__).parent/'golden/spatial.json.gz').read_bytes()))
@@ -210,21 +213,17 @@ def test_tests_are_exact_whatever_the_quality(media):
         assert torch.equal(a, b)
 
 
-class Known:
-    "A stand-in for `Index`, which notes what it is asked for"
-    def __init__(self): self.asked = []
-    def get(self, path): self.asked.append(path); return probe(path)
-
-
-def test_what_an_index_knows_goes_to_the_reader(media, monkeypatch):
-    index, given = Known(), []
+def test_what_an_index_knows_goes_to_the_reader(media, tmp_path, monkeypatch):
+    given = []
     monkeypatch.setattr(t, 'open_video', lambda video, *args, **kw: given.append(kw) or open_video(video, *args, **kw))
-    spec, video = ClipSpec(Sampling(Clip(4, 2)), size=96, short_side=112), VideoFile(media/'wide.mp4')
-    for quality in ('exact', 'fast'): spec.but(quality=quality).train_pipeline(index=index, on_error='salvage')(video)
-    assert index.asked == [str(media/'wide.mp4')]*2
-    assert given == [dict(entry=probe(media/'wide.mp4'), on_error='salvage')]*2
-    spec.train_pipeline(index=index)(np.zeros((9, 120, 120, 3), np.uint8))                          # an array is no file
-    assert len(index.asked) == 2
+    path = media/'wide.mp4'
+    index, spec = build_index([path], where=tmp_path/'index', workers=1, progress=False), ClipSpec(Sampling(Clip(4, 2)), size=96, short_side=112)
+    for quality in ('exact', 'fast'):
+        with_index, without = (clips(spec.but(quality=quality), VideoFile(path), 1, index=o) for o in (index, None))
+        np.testing.assert_array_equal(with_index, without)
+    assert [o['entry'] for o in given] == [index[path], None]*2
+    clips(spec, np.zeros((9, 120, 120, 3), np.uint8), 1, index=index, on_error='salvage')           # an array is no file
+    assert given[-1] == dict(entry=None, on_error='salvage')
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
@@ -242,3 +241,24 @@ def test_loaders_of_fast_clips(media, tmp_path, num_workers):
     pickle.loads(pickle.dumps(fast_dls.train))
     stages = [o.stage for o in trace(fast_dls)]
     assert stages[:3] == ['OpenVideo', 'SampleFrames', 'Resize'] and 'DecodeFrames' in stages and stages[-1] == 'NormalizeVideo'
+
+
+def test_training_with_everything(media, tmp_path):
+    "Colours, policies, erasing and blending with label smoothing, by name, in two real epochs"
+    for i in range(8):
+        (tmp_path/f'{i%2}').mkdir(exist_ok=True)
+        write_video(tmp_path/f'{i%2}'/f'{i}.mp4', moving(8, 64, 48, i))
+    everything = (('RandAugment', dict(n=4, magnitude=7)), ('TrivialAugment', {}), ('AugMix', {}), ('AutoAugment', {}), ('RandomResizedCrop', {}), ('Flip', {}),
+                  ('ColorJitter', dict(hue=.1)), ('RandomErasing', dict(noise=True)), ('Blend', {}))
+    set_seed(0)
+    dls = VideoDataLoaders.from_folder(tmp_path, Clip(n=4), 32, bs=4, valid_pct=.5, num_workers=0, device='cpu', train_tfms=everything, quality='fast')
+    learn = video_learner(dls, slowonly_slim, label_smoothing=.1)
+    seen = []
+    class Note(mix.Callback):
+        run_valid, order = False, 10
+        def before_batch(self): seen.append(self.learn.yb[0])
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3, cbs=Note())
+    assert all(o.shape == (4, 2) for o in seen) and torch.isfinite(torch.tensor(learn.recorder.values)).all()
+    preds, y = learn.get_preds()
+    assert preds.shape == (4, 2) and y.ndim == 1
+    assert {'RandAugment', 'TrivialAugment', 'AugMix', 'AutoAugment', 'ColorJitter', 'RandomErasing'} <= {o.stage for o in trace(dls)}

@@ -21,7 +21,7 @@ from ..core import TensorVideo
 from .geometry import center_box, fixed_boxes, global_rng, multiscale_box, random_box, random_resized_box, scaled_size, three_boxes
 from .item import Item, mirror
 from ..io.sample import Sampling
-from ..io.video import open_video
+from ..io.video import _varies, open_video
 
 # %% ../../nbs/data/transforms.ipynb #a418d75d
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class SampleFrames:
     sampling:Sampling # How
     test:bool=False # The fixed choice of tests instead of a random one
 
-    def __call__(self, item): item.idxs = self.sampling(len(item.reader), test=self.test, rng=item.rng, fps=item.reader.fps)
+    def __call__(self, item):
+        r = item.reader
+        item.idxs = self.sampling(len(r), test=self.test, rng=item.rng, fps=r.fps, pts=r.pts if _varies(r.pts) else None)
 
 @dataclass(frozen=True)
 class DecodeFrames:

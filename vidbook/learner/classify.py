@@ -97,4 +97,4 @@ def video_learner(
                          splitter=splitter or model.splitter, **kwargs)
     learn.arch, learn.arch_kw, learn.n_out, learn.rules = arch, arch_kw, n_out, tuple(rules)
     if weights is not None: learn.freeze()
-    return learn
+    return learn.add_cbs(dls.spec.callbacks() if hasattr(dls, 'spec') else ())   # those that `ClipSpec.train_tfms` names
