@@ -11,6 +11,7 @@ from vidbook.io.flow import *
 from vidbook.io.packets import *
 from vidbook.io.pool import *
 from vidbook.io.remote import *
+from vidbook.io.repair import *
 from vidbook.io.sample import *
 from vidbook.io.source import *
 from vidbook.io.reader import *
@@ -19,6 +20,7 @@ from vidbook.io.decoders import *
 from vidbook.io.salvage import *
 from vidbook.io.video import *
 from vidbook.io.write import *
+from vidbook.io.hash import *
 from vidbook.data.augment import *
 from vidbook.data.block import *
 from vidbook.data.cache import *
@@ -42,6 +44,7 @@ from vidbook.data.puppet_sound import *
 from vidbook.data.puppets import *
 from vidbook.data.rand_augment import *
 from vidbook.data.recipe import *
+from vidbook.data.report import *
 from vidbook.data.scratch import *
 from vidbook.data.shards import *
 from vidbook.data.show import *
