@@ -18,7 +18,7 @@ from ..utils import VidbookError
 # %% ../../nbs/cli/core.ipynb #b62239ed
 commands = dict(
     quickstart='vidbook.cli.quickstart:quickstart',
-    prepare='vidbook.cli.commands:prepare',
+    prepare='vidbook.cli.prepare:prepare',
     predict='vidbook.cli.commands:predict',
     zoo='vidbook.cli.commands:zoo',
     selftest='vidbook.cli.selftest:selftest',

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 from fastcore.meta import delegates
 
-from .files import frame_names, frame_numbers, source_table
+from .files import frame_files, frame_names, frame_numbers, source_table
 from .table import TableError, table_x, write_table
 from ..io.pool import map_files
 from ..io.source import VideoFile
@@ -65,11 +65,9 @@ class Job:
 def _settle(work, dest, template):
     "Move the pictures of the folder `work` to `dest`"
     if not dest.exists(): os.replace(work, dest); return
-    try: old = {o for n in frame_numbers(dest, template) for o in frame_names(template, n)}
-    except TableError: old = set()                                  # a part of them; those that count are replaced now
     new = set(os.listdir(work))
     for name in new: os.replace(work/name, dest/name)
-    for name in old - new: (dest/name).unlink()
+    for name in frame_files(dest, template).keys() - new: (dest/name).unlink()
     work.rmdir()
 
 def _make(job, make, settings):
@@ -152,7 +150,7 @@ def run_jobs(
     suffix:str='', # Ending of the files to be made
     template:str=None, # Names of the pictures, if folders are to be made
     parts:bool=True, # Is something made of each part? Otherwise of each file
-    part=None, # 'k/n': only the k-th of n parts of the list
+    part:str=None, # 'k/n': only the k-th of n parts of the list
     workers:int=None, # Processes; one for each CPU if left out
     limit:float=3600., # Seconds for one video; None: as long as it takes
     progress:bool=True, # Show a progress bar

@@ -110,10 +110,12 @@ def _has_sound(video):
 @contextmanager
 def _sound_of(out, video):
     "Packets of sound for `out`"
-    with open_sound(video.path, start=video.start or 0, end=video.end) as sound:
-        whole = video.start is None and video.end is None
-        copy = whole and sound.stream.codec_context.codec.canonical_name in _fits_mp4
-        yield (_copied_packets if copy else _sound_packets)(out, sound)
+    with open_sound(video.path) as sound:
+        if video.start is None and video.end is None and sound.stream.codec_context.codec.canonical_name in _fits_mp4:
+            yield _copied_packets(out, sound)
+            return
+        off = {abs(rate - sound.rate): rate for rate in av.Codec('aac', 'w').audio_rates}
+    with open_sound(video.path, off[min(off)], start=video.start or 0, end=video.end) as sound: yield _sound_packets(out, sound)
 
 def _time(packet): return packet.dts*packet.time_base
 

@@ -18,13 +18,15 @@ from .remote import open_bytes
 from ..utils import atomic_path
 
 # %% ../../nbs/io/audio.ipynb #ffd6823a
+_layouts = {'1 channels': 'mono', '2 channels': 'stereo', '6 channels': '5.1', '8 channels': '7.1'}       # what a file means that does not say
+
 class Sound:
     "The sound of an open file"
     def __init__(self, container, path, rate, mono, start, end):
         if not container.streams.audio: raise MediaError(path, 'there is no sound in it', 'leave it out where sound is needed')
         self.container, self.stream = container, container.streams.audio[0]
         codec, pictures = self.stream.codec_context, container.streams.video
-        self.rate, self.layout = int(rate or codec.sample_rate), 'mono' if mono else codec.layout.name
+        self.rate, self.layout = int(rate or codec.sample_rate), 'mono' if mono else _layouts.get(codec.layout.name, codec.layout.name)
         first = pictures[0] if pictures else self.stream
         self.zero = start + float((first.start_time or 0)*first.time_base)
         self.n = np.inf if end is None else round((end - start)*self.rate)
