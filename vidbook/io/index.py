@@ -21,7 +21,7 @@ from .download import cache_folder
 from .packets import MediaError, PacketTable, check_file
 from .pool import map_files
 from .remote import is_remote
-from .video import VideoInfo, _varies, open_video
+from .video import VideoInfo, info_of, open_video
 from ..utils import VidbookError, atomic_path, media_files, sha256, video_exts, what_is
 
 # %% ../../nbs/io/index.ipynb #c20441f9
@@ -44,12 +44,9 @@ def _stamp(path):
 
 # %% ../../nbs/io/index.ipynb #7f6e8aa6
 def _facts(reader):
-    "What an open reader knows; the size is that of the first frame, decoded"
-    duration = float(reader.pts[-1] + 1/reader.fps)
-    info = VideoInfo(reader.path, len(reader), reader.fps, *reader.size, duration, reader.codec, reader.has_audio, reader.rotation,
-                     _varies(reader.pts), reader.name)
+    "What an open reader knows, and its packet table if it has one"
     table = getattr(getattr(reader, 'packets', None), 'table', None)
-    return vars(info) | dict(packets=None if table is None else table.pack())
+    return vars(info_of(reader)) | dict(packets=None if table is None else table.pack())
 
 # %% ../../nbs/io/index.ipynb #816a5dcc
 def _decodable(reader):
