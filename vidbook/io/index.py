@@ -51,9 +51,9 @@ def _facts(reader):
 # %% ../../nbs/io/index.ipynb #816a5dcc
 def _decodable(reader):
     "How many frames decode, and why these are not all"
-    n = 0
+    n, decode = 0, reader.packets.decode if hasattr(reader, 'packets') else reader._pictures      # in colour only where it must be
     try:
-        for n,_ in enumerate(reader.packets.decode(np.arange(len(reader))), 1): pass
+        for n,_ in enumerate(decode(np.arange(len(reader))), 1): pass
     except MediaError as e: return dict(decoded=n, error=f'{n} of {len(reader)} frames decode: {e.why}')
     return dict(decoded=n)
 

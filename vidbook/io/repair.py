@@ -15,6 +15,7 @@ import numpy as np
 
 from .packets import MediaError
 from .pool import map_files
+from .salvage import is_sound
 from .video import open_video
 from .write import stream_copy, write_video
 from ..utils import VidbookError, atomic_path, what_is
@@ -35,12 +36,13 @@ def _same(path, made, reader):
     with _open(made) as new:
         if len(new) != len(reader) or new.size != reader.size or np.abs(new.pts - reader.pts).max() > .002:
             raise MediaError(path, f'{len(new)} frames of {new.size} came out where {len(reader)} of {reader.size} went in')
-        for _ in new.packets.decode(np.arange(len(new))): pass
+    if not is_sound(made): raise MediaError(path, 'what came out does not decode to its end')
 
 # %% ../../nbs/io/repair.ipynb #4dc60e38
 def _remux(path, dest):
     "The packets of `path`, from its first picture on, in a new file"
     with _open(path) as reader:
+        if reader.name != 'pyav': raise MediaError(path, f'its packets can only be read by {reader.name}, which does not hand them on')
         if reader.packets.times is not None and reader.packets.keys[0][0] < reader.packets.times[0]:
             raise MediaError(path, 'its first picture needs earlier ones, which no copy can hide')
         try: stream_copy(path, dest, _start(path), sound=reader.has_audio)
@@ -74,7 +76,8 @@ def _first_way(path, dest, names):
     for name in names:
         try: return _ways[name](path, dest)
         except MediaError as e: whys.setdefault(e.why, name)
-    raise MediaError(path, 'it cannot be repaired: ' + ', '.join(f'{why} ({name})' for why,name in whys.items()), 'copy or record it again')
+    told = [f'{why} ({name})' for why,name in whys.items()] if len(whys) > 1 else whys
+    raise MediaError(path, f'it cannot be repaired: {", ".join(told)}', 'copy or record it again')
 
 def _ending(path):
     "That of the repaired file: a container which holds H.264 and its times"
