@@ -70,6 +70,7 @@ def _labelled(rows, root):
     df.attrs = dict(root=str(root))
     return split_by_group(df, by='id') if all(classes) else df.assign(split='test')
 
+# %% ../../nbs/data/files.ipynb #4ac995a3
 def list_files(
     folder, # Holds videos, or folders of pictures
     template:str=None, # Names of the pictures, such as 'img_{:05}.jpg' or 'flow_{}_{:05}.jpg'; None: videos are meant
@@ -80,7 +81,8 @@ def list_files(
     paths = [] if template else [o.relative_to(root).as_posix() for o in media_files(root)]
     if paths and all('/' in o for o in paths): return from_folders(root)
     rows = [*_frame_folders(root, template)] if template else [dict(video=o) for o in paths]
-    if not rows: raise TableError(f'{root} holds no {f"folder with {template}" if template else "videos"}; mend the path{" or the template"*bool(template)}.')
+    what, mend = (f'folder with {template}', 'the path or the template') if template else ('videos', 'the path')
+    if not rows: raise TableError(f'{root} holds no {what}; mend {mend}.')
     return _labelled(rows, root)
 
 # %% ../../nbs/data/files.ipynb #9ff92194

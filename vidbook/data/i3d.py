@@ -34,6 +34,7 @@ def _entry(row, folder, split):
     if n is None or pd.isna(n): n = _n_frames(Path(folder or '.', label[0], inner.name))
     return inner.name, dict(subset=_subsets[row[split]], annotations=dict(label=label[0], segment=[1, int(n)+1]))
 
+# %% ../../nbs/data/i3d.ipynb #292fd263
 def write_i3d(
     df, # Table of videos, or of their folders of pictures
     file, # JSON file to write

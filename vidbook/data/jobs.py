@@ -82,6 +82,7 @@ def _make(job, make, settings):
     _settle(work, job.dest, job.template)
     return facts
 
+# %% ../../nbs/data/jobs.ipynb #dc8da11d
 def do_job(
     job:Job,
     make, # Function of a `VideoFile`, a path to write to, and settings; gives facts as a dict of plain values
@@ -106,6 +107,7 @@ def _place_of(video, root, suffix):
     stem = path.name if video.template else path.stem
     return path.with_name(stem + _seconds(video) + suffix)
 
+# %% ../../nbs/data/jobs.ipynb #2a4c347a
 def jobs_of(
     df, # Table
     dest, # Folder to be filled

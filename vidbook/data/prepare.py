@@ -117,7 +117,16 @@ def _sound_of(out, video):
         off = {abs(rate - sound.rate): rate for rate in av.Codec('aac', 'w').audio_rates}
     with open_sound(video.path, off[min(off)], start=video.start or 0, end=video.end) as sound: yield _sound_packets(out, sound)
 
+# %% ../../nbs/data/prepare.ipynb #8032cd0e
 def _time(packet): return packet.dts*packet.time_base
+
+def _check(video, dest, seconds):
+    "Raise if `dest` has other frames than those at `seconds`"
+    with open_video(dest, 'pyav') as r:
+        if len(r) != len(seconds): raise MediaError(video.path, f'its copy has {len(r)} frames, not {len(seconds)}')
+        off = np.abs(r.pts - seconds).max()
+        if off > 1e-4: raise MediaError(video.path, f'the frames of its copy are up to {off:.4f} s off')
+        r.frames([0])
 
 def reencode(
     video, # `VideoFile`
@@ -133,15 +142,6 @@ def reencode(
             for packet in merge(pictures, sounds, key=_time): out.mux(packet)
     _check(video, dest, times*float(tb))
     return dict(n_frames=len(times))
-
-# %% ../../nbs/data/prepare.ipynb #8032cd0e
-def _check(video, dest, seconds):
-    "Raise if `dest` has other frames than those at `seconds`"
-    with open_video(dest, 'pyav') as r:
-        if len(r) != len(seconds): raise MediaError(video.path, f'its copy has {len(r)} frames, not {len(seconds)}')
-        off = np.abs(r.pts - seconds).max()
-        if off > 1e-4: raise MediaError(video.path, f'the frames of its copy are up to {off:.4f} s off')
-        r.frames([0])
 
 # %% ../../nbs/data/prepare.ipynb #9900a3b4
 def _x264(gop, crf, preset, **more):
@@ -197,6 +197,7 @@ def cut_out(
         r.frames([0])
         return dict(n_frames=len(r))
 
+# %% ../../nbs/data/prepare.ipynb #dcc1f721
 @run_options
 def trim_videos(
     source, # Table with `start` or `end`, or its path

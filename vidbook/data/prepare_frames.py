@@ -33,6 +33,7 @@ def _save(picture, path, quality):
     "A JPEG file of a picture, uint8 (H, W, 3) or (H, W, 1)"
     path.write_bytes(encode_jpeg(picture, quality))
 
+# %% ../../nbs/data/prepare_frames.ipynb #59f72959
 def n_frames_file(
     folder, # Of pictures
     template:str='img_{:05}.jpg', # Their names
@@ -52,6 +53,7 @@ def n_frames_files(
     for path in df['video']: n_frames_file(Path(folder)/path, template)
     return df
 
+# %% ../../nbs/data/prepare_frames.ipynb #7469b6c5
 def save_frames(
     video, # `VideoFile`
     folder, # Folder to write to
@@ -67,6 +69,7 @@ def save_frames(
     if n_frames: n_frames_file(folder, template)
     return facts
 
+# %% ../../nbs/data/prepare_frames.ipynb #a09ac678
 @run_options
 def extract_frames(
     source, # Folder, table, list, or their paths
@@ -102,6 +105,7 @@ def save_flow(
     if not n: raise TableError(f'{video} has one frame only, so there is no flow; leave it out.')
     return dict(n_frames=n, template=template, start_index=1)
 
+# %% ../../nbs/data/prepare_frames.ipynb #7db9fb3a
 @run_options
 def extract_flow(
     source, # Folder, table, list, or their paths
@@ -118,7 +122,8 @@ def extract_flow(
     **kwargs
 ):
     "A folder of the optical flow of each video, as pairs of JPEG pictures"
-    if len(frame_names(template, 1)) < 2: raise TableError(f"flow needs two pictures a frame: write a template such as 'flow_{{}}_{{:05}}.jpg', not {template!r}.")
+    if len(frame_names(template, 1)) < 2:
+        raise TableError(f"flow needs two pictures a frame: write a template such as 'flow_{{}}_{{:05}}.jpg', not {template!r}.")
     flow_method(method, weights, device)                            # is it known?
     settings = dict(template=template, short_side=short_side, quality=quality, method=method, bound=bound, repeat_first=repeat_first)
     settings |= dict(weights=str(weights), device=device) if weights else {}

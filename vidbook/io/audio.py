@@ -71,6 +71,7 @@ def open_sound(
             yield Sound(container, path, rate, mono, start, end)
     except av.FFmpegError as e: raise MediaError(path, f'its sound does not decode ({e.strerror})') from e
 
+# %% ../../nbs/io/audio.ipynb #6e8f6fa4
 def read_audio(
     path, # A video or a sound file
     rate:int=None, # Samples a second; the file's own if None

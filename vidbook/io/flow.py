@@ -30,7 +30,8 @@ def _greys(*pictures):
     "uint8 (H, W) of each picture, RGB or grey, all of one size"
     import cv2
     greys = [o if o.ndim == 2 else cv2.cvtColor(o, cv2.COLOR_RGB2GRAY) for o in pictures]
-    if len({o.shape for o in greys}) > 1: raise VidbookError(f'Flow between pictures of {greys[0].shape} and {greys[1].shape}; resize them to one size.')
+    if len({o.shape for o in greys}) > 1:
+        raise VidbookError(f'Flow between pictures of {greys[0].shape} and {greys[1].shape}; resize them to one size.')
     return greys
 
 def tvl1(
@@ -68,6 +69,7 @@ def _batch(picture, device):
     x = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None]/127.5 - 1
     return torch.nn.functional.pad(x, (0, max(128, -(-w//8)*8) - w, 0, max(128, -(-h//8)*8) - h), 'replicate')
 
+# %% ../../nbs/io/flow.ipynb #1341aa6c
 def raft(
     first, second, # uint8 (H, W, 3) or (H, W)
     weights, # File of torchvision's weights
