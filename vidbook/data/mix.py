@@ -81,9 +81,15 @@ class Blend(Callback):
         if max(mixup, cutmix) <= 0: raise ValueError('Blend(mixup=0, cutmix=0) does nothing; give one of them a number above 0.')
         self.mixup, self.cutmix, self.p = mixup, cutmix, p
 
-    def before_train(self): self.plain, self.learn.loss_func = self.learn.loss_func, SoftLoss(self.learn.loss_func)
-    def after_train(self): self.learn.loss_func = self.plain
-    def after_cancel_train(self): self.after_train()
+    def before_train(self):
+        "Let the loss take distributions"
+        if not isinstance(self.learn.loss_func, SoftLoss): self.learn.loss_func = SoftLoss(self.learn.loss_func)
+
+    def after_train(self):
+        "The learner's own loss again"
+        if isinstance(self.learn.loss_func, SoftLoss): self.learn.loss_func = self.learn.loss_func.loss_func
+
+    def after_fit(self): self.after_train()   # where training was cancelled, as by `lr_find`
 
     def before_batch(self):
         "Blend clips and labels; `hard` keeps the labels"
