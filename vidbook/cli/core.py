@@ -19,6 +19,7 @@ from ..utils import VidbookError
 commands = dict(
     quickstart='vidbook.cli.quickstart:quickstart',
     prepare='vidbook.cli.prepare:prepare',
+    check='vidbook.cli.check:check',
     predict='vidbook.cli.commands:predict',
     zoo='vidbook.cli.commands:zoo',
     selftest='vidbook.cli.selftest:selftest',
