@@ -66,7 +66,7 @@ def test_the_index_neither_hangs_nor_dies(videos, video, decoder_of_horrors):
     assert time.monotonic() - start < 20
     bad = dict(index.quarantine().itertuples(index=False))
     assert set(bad) == {f'{kind}.mp4' for kind in ('hang', 'crash', 'greedy', 'odd')}
-    assert bad['hang.mp4'] == 'it took longer than 2 s' and 'signal 11' in bad['crash.mp4']
+    assert bad['hang.mp4'].startswith('it took longer than 2') and 'signal 11' in bad['crash.mp4']
     assert 'MemoryError' in bad['greedy.mp4'] and 'quite unexpected' in bad['odd.mp4']
     assert len(index) == 29 and index['fine7.mp4'].n_frames == 20
 

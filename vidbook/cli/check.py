@@ -37,7 +37,7 @@ def _mend(index, bad, dest, in_place, limit, workers):
     "Repair what can be repaired, and say of each file what became of it"
     from vidbook.io.repair import repair_all
     from vidbook.io.video import probe
-    for path,made,error in repair_all([index[o].path for o in bad['path']], index.root, dest, in_place, 60*limit, workers):
+    for path,made,error in repair_all([index[o].path for o in bad['path']], index.root, dest, in_place, 3*limit, workers):
         print(error or f'{path}: repaired as {made}, {probe(made).n_frames} frames')
 
 # %% ../../nbs/cli/check.ipynb #507872ff
@@ -48,7 +48,7 @@ def check(
     dest:str=None, # Folder for these; .vidbook/repaired in the folder of the videos if left out
     in_place:bool=False, # Put them in the place of the bad ones, which are kept as .bak
     csv:str=None, # File to write what is known of each video to
-    limit:float=20, # Seconds that looking at a file may take; to repair it may take sixty times as long
+    limit:float=20, # Seconds that a small file may take; large ones get more
     workers:int=None, # Processes; one for each CPU if left out
     again:bool=False, # Also look again at files that were bad before
 ):

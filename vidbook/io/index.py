@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from .download import cache_folder
 from .packets import MediaError, PacketTable, check_file
-from .pool import map_files
+from .pool import map_files, patience
 from .remote import is_remote
 from .video import VideoInfo, info_of, open_video
 from ..utils import VidbookError, atomic_path, media_files, sha256, video_exts, what_is
@@ -306,7 +306,7 @@ _memory = 6e9   # bytes that a process which looks at files may have: a picture 
 def build_index(
     source, # Folder, video file, list file, list of paths, or table with a column `video`
     where=None, # File to keep the index in; '.vidbook/index.sqlite' in the root folder if left out
-    limit:float=20., # Seconds that a file may take; more for long films
+    limit:float=20., # Seconds that a small file may take; every 20 MB add one, or every half MB if all frames are decoded
     workers:int=None, # Processes; one for each CPU if left out
     count:bool=False, # Decode all frames of each file, which finds the damage within
     hash:bool=True, # Hash the bytes of each file
@@ -320,7 +320,7 @@ def build_index(
     file = Path(where or _place(root)).absolute()
     with _told(file), closing(_writer(file, os.path.relpath(root, file.parent))) as db:
         todo = [*_stale(db, root, paths, count, hash, again)]
-        probe = partial(probe_file, count=count, hash=hash)
+        probe, limit = partial(probe_file, count=count, hash=hash), partial(patience, limit=limit, rate=5e5 if count else 2e7)
         _store(db, root, map_files(probe, todo, executor, workers, limit, progress, memory=_memory))
         _forget(db, root, paths)
     return Index(file)

@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from .packets import MediaError
-from .pool import map_files
+from .pool import map_files, patience
 from .salvage import is_sound
 from .video import open_video
 from .write import stream_copy, write_video
@@ -125,10 +125,10 @@ def repair_all(
     root, # Folder that they lie in
     dest=None, # Folder for the repaired files; `root/.vidbook/repaired` if left out
     in_place:bool=False, # Replace the files, and keep the originals as .bak
-    limit:float=1200., # Seconds that a file may take
+    limit:float=60., # Seconds that a small file may take; every 100 kB add one
     workers:int=None, # Processes; one for each CPU if left out
     progress:bool=True, # Show a progress bar
 ):
     "Iterator over `Done(path, new file, error)`"
     function = partial(_repair_below, root=root, dest=dest or Path(root)/'.vidbook'/'repaired', in_place=in_place)
-    return map_files(function, paths, workers=workers, limit=limit, progress=progress)
+    return map_files(function, paths, None, workers, partial(patience, limit=limit, rate=1e5), progress)
