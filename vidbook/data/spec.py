@@ -14,8 +14,8 @@ from fastcore.basics import patch
 from . import augment, rand_augment, transforms
 from .geometry import as_wh
 from .mix import Blend
-from .transforms import (CenterCrop, ClipPipeline, DecodeFrames, FiveCrop, Geometry, OpenVideo, Resize, SampleFrames, StackFlow, TenCrop,
-                                     ThreeCrop, ToVideo)
+from .transforms import (CenterCrop, ClipPipeline, DecodeFrames, FiveCrop, Geometry, OpenVideo, RandomResize, Resize, SampleFrames, StackFlow,
+                                     TenCrop, ThreeCrop, ToVideo)
 from ..io.sample import Clip, Sampling
 
 # %% ../../nbs/data/spec.ipynb #18814734
@@ -111,9 +111,10 @@ def _stage(name, kwargs, size):
 def _staged(spec):
     "The stages of training with the decoding before them, or with `quality='fast'` as late as may be"
     own = [_stage(name, kw, spec.size) for name,kw in spec.train_tfms if name in _stages]
-    if spec.quality == 'exact': return DecodeFrames(spec.short_side), *own
+    side = None if own and isinstance(own[0], (Resize, RandomResize)) else spec.short_side
+    if spec.quality == 'exact': return DecodeFrames(side), *own
     n = next((i for i,o in enumerate(own) if not isinstance(o, Geometry)), len(own))
-    return Resize(spec.short_side), *own[:n], DecodeFrames(), *own[n:]
+    return *([Resize(side)] if side else []), *own[:n], DecodeFrames(), *own[n:]
 
 # %% ../../nbs/data/spec.ipynb #11f7d1c6
 @patch

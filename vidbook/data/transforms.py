@@ -192,7 +192,8 @@ class ClipPipeline:
         "One `Stage` (stage, data, ms, bytes) for each stage: what it made, its time and its size"
         log = []
         def note(stage, item, seconds):
-            data = str(item.video) if item.data is item.reader else item.data
+            data = item.data
+            if data is item.reader: data = 'an array' if isinstance(item.video, np.ndarray) else str(item.video)
             log.append(Stage(type(stage).__name__, data, seconds*1000, getattr(data, 'nbytes', 0)))
         self.run(video, rng, note)
         return log
