@@ -7,6 +7,7 @@ import pytest
 
 from vidbook.data import transforms
 from vidbook.data.loaders import VideoDataLoaders, dl_ids, views_dl
+from vidbook.data.table import TableError
 from vidbook.io.sample import Clip
 from vidbook.io.video import MediaError
 from vidbook.io.write import write_video
@@ -62,6 +63,17 @@ def test_a_batch_that_loses_all_its_clips_does_not_shift_the_others(folder):
     with pytest.warns(UserWarning, match='left out'): labels = [int(y) for _, y in dl]
     vocab = list(dls.vocab)
     assert labels == [vocab.index(dls.table.set_index('id')['label'][o]) for o in dl_ids(dl)] and len(labels) == 8
+
+
+def test_missing_and_empty_files_stop_early_or_are_left_out_too(folder):
+    df = table(folder, False)
+    df.loc[3, 'video'], df.loc[5, 'video'] = str(folder/'gone.mp4'), str(folder/'none.mp4')
+    (folder/'none.mp4').touch()
+    with pytest.raises(TableError, match='gone.mp4'): VideoDataLoaders.from_table(df, Clip(n=2), 32, bs=2, num_workers=0, device='cpu')
+    dls = VideoDataLoaders.from_table(df, Clip(n=2), 32, bs=2, num_workers=2, device='cpu', on_error='skip')
+    with pytest.warns(UserWarning, match='2 videos were left out'): assert sum(len(y) for _, y in dls.valid) == 6
+    assert len(dl_ids(dls.valid)) == 6
+    (folder/'none.mp4').unlink()
 
 
 def test_salvaged_clips_are_listed(folder, tmp_path):

@@ -28,7 +28,7 @@ from .table import TableError, check_table, from_folders, read_table, table_x, v
 from .transforms import Stage
 from ..io.index import build_index, find_index
 from ..io.pool import map_files
-from ..io.remote import is_remote
+from ..io.remote import is_remote, join_path
 from ..io.sample import Clip, Sampling
 from ..io.video import probe
 
@@ -98,7 +98,7 @@ def _check_quarantine(df, index, on_error):
     "Complain about files that the index has found broken, unless it is said what to do about them"
     if index is None or on_error != 'raise': return
     bad = {os.path.join(index.root, path): error for path,error in index.quarantine().itertuples(index=False)}
-    paths = {os.path.abspath(os.path.join(df.attrs['root'], o)) for o in df['video']} if bad else ()
+    paths = {os.path.abspath(os.path.join(df.attrs['root'], o)) for o in df['video'] if not is_remote(o)} if bad else ()
     found = [path for path in sorted(paths & bad.keys()) if index.get(path)] if bad else []       # those that have not changed since
     if found: raise TableError(f"{len(found)} videos are in quarantine, first {found[0]}: {bad[found[0]]}; mend them with `vidbook check --repair`, "
                                "or give on_error='skip' or 'salvage'.")
@@ -148,7 +148,7 @@ class VideoDataLoaders(DataLoaders):
         **kw # Fields of `ClipSpec`
     ):
         "Loaders of a table that is checked first"
-        df = check_table(read_table(table, root))
+        df = check_table(read_table(table, root), check_files=on_error == 'raise')
         rows, splits = _rows(df)
         vocab, multi = vocab_of(df), isinstance(rows[0].label, list)
         spec, index = _spec(vocab, spec, clip, size, **kw), _index(index, df)
@@ -211,7 +211,7 @@ def from_lists(cls:VideoDataLoaders,
     "Loaders of annotation lists in the published form"
     read = read_frame_list if frames else read_video_list
     parts = [read(f, root, vocab, split=s, multi_label=multi_label) for f,s in ((train, 'train'), (valid, 'valid'))]
-    df = pd.concat([o.assign(video=[str(Path(o.attrs['root'])/v) for v in o['video']]) for o in parts], ignore_index=True)
+    df = pd.concat([o.assign(video=[join_path(o.attrs['root'], v) for v in o['video']]) for o in parts], ignore_index=True)
     df.attrs = {**parts[0].attrs}
     return cls.from_table(df, **kw)
 
