@@ -65,6 +65,11 @@ def _format_of(path):
     try: return _formats[Path(path).suffix.lower()]
     except KeyError: raise ValueError(f'{path}: write_video knows the endings {", ".join(_formats)}; rename the file.') from None
 
+def _new_file(tmp, path):
+    "A container at `tmp` of the format that `path` asks for; an mp4 file says first what is in it"
+    name = _format_of(path)
+    return av.open(str(tmp), 'w', format=name, options={'movflags': '+faststart'} if name in ('mp4', 'mov') else {})
+
 def _video_stream(out, frame, fps, pix_fmt, gop, threads, options):
     "An x264 stream in `out` for frames like `frame`"
     h, w = np.shape(frame)[:2]
@@ -184,7 +189,7 @@ def write_video(
     first = next(frames, None)
     if first is None: raise ValueError(f'{path}: there are no frames to write.')
     settings = dict(crf=crf, preset=preset, mbtree=0) | ({} if keyint_scenecut else dict(sc_threshold=0)) | (options or {})
-    with atomic_path(path) as tmp, av.open(str(tmp), 'w', format=_format_of(path), options={'movflags': '+faststart'}) as out:
+    with atomic_path(path) as tmp, _new_file(tmp, path) as out:
         video = _video_stream(out, first, rate, pix_fmt, gop, threads, settings)
         sound = _sound(out, audio, sample_rate, times)
         _encode(out, video, sound, chain([first], frames), _clock(rate, times))
