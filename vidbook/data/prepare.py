@@ -148,6 +148,8 @@ def _x264(gop, crf, preset, **more):
     "x264's options: no key frames but each `gop`-th; without its macroblock tree the same frames give the same bytes"
     return dict(g=gop, crf=crf, preset=preset, sc_threshold=0, mbtree=0, **more)
 
+_readable = {'tune': 'fastdecode', 'bf': 7, 'b-pyramid': 'none'}
+
 @run_options
 def make_cache(
     source, # Folder, table, list, or their paths
@@ -160,7 +162,7 @@ def make_cache(
     **kwargs
 ):
     "Small copies of all videos that decode fast, with the same frames at the same times"
-    settings = dict(short_side=short_side, sound=sound, options=_x264(gop, crf, preset, tune='fastdecode'))
+    settings = dict(short_side=short_side, sound=sound, options=_x264(gop, crf, preset, **_readable))
     return run_jobs(reencode, source, dest, 'cache', settings, '.mp4', parts=False, **kwargs)
 
 # %% ../../nbs/data/prepare.ipynb #a3eae4fe
