@@ -118,7 +118,7 @@ def _text(value):
 def _key(root, path):
     "How the index names a file"
     path = os.path.normpath(os.path.join(root, path))
-    return _text(Path(path).relative_to(root).as_posix() if path.startswith(root + os.sep) else path)
+    return _text(path[len(root)+1:].replace(os.sep, '/') if path.startswith(root + os.sep) else path)
 
 # %% ../../nbs/io/index.ipynb #04c0630c
 def _reader(file):
