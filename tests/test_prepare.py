@@ -15,6 +15,7 @@ from vidbook.data.files import frame_names, frame_numbers, list_files
 from vidbook.data.jobs import do_job, jobs_of
 from vidbook.data.prepare import make_cache, reencode, trim_videos
 from vidbook.data.prepare_frames import extract_audio, extract_flow, extract_frames
+from vidbook.io.audio import read_audio
 from vidbook.io.flow import dequantise_flow
 from vidbook.io.source import VideoFile
 from vidbook.io.video import open_video
@@ -217,6 +218,41 @@ def test_sound_is_copied_or_encoded(tmp_path):
     assert made['rate'].tolist() == [16000, 11025]
     for name, rate, seconds in (('a', 16000, 1), ('b', 11025, 16000/11127)):
         assert abs((os.path.getsize(tmp_path/f'wav/{name}.wav') - 44)/2/rate - seconds) < .14
+
+
+@pytest.mark.parametrize('name, pictures, speech', [('a.ts', 'libx264', 'aac'), ('a.webm', 'libvpx', 'libopus'), ('a.flv', 'libx264', 'aac'), ('a.avi', 'mpeg4', 'libmp3lame'),
+                                                    ('a.mpg', 'mpeg2video', 'mp2')])
+def test_any_container(tmp_path, name, pictures, speech):
+    "Frames at their times and sound in step, whatever the original is: a click with each tenth frame"
+    rate, source = 48000, tmp_path/name
+    sound = np.zeros((1, 40*rate//25), np.int16)
+    for i in range(0, 40, 10): sound[0, i*rate//25:][:240] = 16000*np.sin(np.arange(240)/3)
+    with av.open(str(source), 'w') as out:
+        video, audio = out.add_stream(pictures, rate=25, options={'deadline': 'realtime'} if 'vp' in pictures else {}), out.add_stream(speech, rate=rate, layout='mono')
+        video.width, video.height, video.pix_fmt = 160, 120, 'yuv420p'
+        for i in range(40):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(i, 120, 160), 'rgb24')
+            block = av.AudioFrame.from_ndarray(sound[:, i*rate//25:(i+1)*rate//25].copy(), 's16', 'mono')
+            frame.pts, frame.time_base, block.pts, block.time_base, block.rate = i, Fraction(1, 25), i*rate//25, Fraction(1, rate), rate
+            out.mux(video.encode(frame)); out.mux(audio.encode(block))
+        out.mux(video.encode(None)); out.mux(audio.encode(None))
+    reencode(VideoFile(source), tmp_path/'out.mp4', 96, True, dict(crf=16, g=16))
+    assert numbers(tmp_path/'out.mp4', (160, 120))[0] == list(range(40))
+    def clicks(path):
+        samples, found = read_audio(path)
+        loud = np.flatnonzero(np.abs(samples[0]) > .2)
+        return loud[np.diff(loud, prepend=-found) > found/20]/found
+    with open_video(source, 'pyav') as a, open_video(tmp_path/'out.mp4', 'pyav') as b: np.testing.assert_allclose(a.pts, b.pts, atol=1e-6)
+    np.testing.assert_allclose(clicks(source), np.arange(4)*.4, atol=.03)
+    np.testing.assert_allclose(clicks(tmp_path/'out.mp4'), clicks(source), atol=.005)
+
+
+def test_originals_are_safe(videos, tmp_path):
+    "Nothing is written over what it is made of, and no result is taken for an original"
+    shutil.copytree(videos, tmp_path/'in')
+    for dest in tmp_path/"in", tmp_path:
+        with pytest.raises(Exception, match='choose another folder to fill'): make_cache(tmp_path/'in', dest, **silent)
+    assert visible(tmp_path/'in') == visible(videos)
 
 
 def test_same_name_twice(tmp_path):

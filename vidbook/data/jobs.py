@@ -19,7 +19,7 @@ from .files import frame_files, frame_names, frame_numbers, source_table
 from .table import TableError, table_x, write_table
 from ..io.pool import map_files
 from ..io.source import VideoFile
-from ..utils import atomic_path
+from ..utils import atomic_path, video_exts
 
 # %% ../../nbs/data/jobs.ipynb #cfd42fa0
 def state_of(
@@ -122,6 +122,8 @@ def jobs_of(
         video = table_x(row if parts else row | dict(start=None, end=None), root)
         place = _place_of(video, root, suffix)
         job = Job(video, dest/place, dest/'.vidbook'/kind/f'{place}.json', template)
+        if suffix in video_exts and os.path.abspath(video.path).startswith(os.path.abspath(dest) + os.sep):
+            raise TableError(f'{video} lies in {dest}, where the new videos would be taken for originals; choose another folder to fill.')
         if (other := seen.setdefault(job.dest, job)) != job:
             raise TableError(f'{other.video} and {video} would both become {job.dest}; rename one of them.')
         jobs.append(other)

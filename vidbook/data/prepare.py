@@ -98,7 +98,8 @@ def _copied_packets(out, sound):
     "The packets of sound as they are, their times counted from the first picture"
     stream, zero = out.add_stream_from_template(sound.stream), round(sound.zero/sound.stream.time_base)
     def moved(packet):
-        packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.dts - zero, stream
+        packet.pts, packet.dts = packet.pts - zero, (packet.pts if packet.dts is None else packet.dts) - zero
+        packet.stream = stream
         return packet
     return (moved(packet) for packet in sound.container.demux(sound.stream) if packet.size and packet.pts is not None)
 
