@@ -7,6 +7,7 @@ __all__ = ['run_options', 'state_of', 'Job', 'do_job', 'jobs_of', 'Prepared', 'r
 
 # %% ../../nbs/data/jobs.ipynb #7a5f67b9
 import json, os, shutil
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,12 +101,21 @@ def _seconds(video):
     "The part of a video as the end of a name: '_1.5_4'"
     return ''.join(f'_{o:.3f}'.rstrip('0').rstrip('.') for o in (video.start or 0, video.end) if o is not None) if video.start or video.end else ''
 
-def _place_of(video, root, suffix):
-    "Path of what is made of `video`, below wherever it is made"
+def _place_of(video, root, suffix, whole=False):
+    "Path of what is made of `video`, below wherever it is made; `whole` keeps the ending of its name"
     inner = video.path.split('::')[0].partition('://')[2] or os.path.relpath(video.path, root)
     path = Path(*(o for o in Path(inner).parts if o not in ('..', Path(inner).anchor)))
-    stem = path.name if video.template else path.stem
+    stem = path.name if video.template or whole else path.stem
     return path.with_name(stem + _seconds(video) + suffix)
+
+def _places(videos, root, suffix):
+    "`_place_of` each video; names are kept whole where two differ in their ending only"
+    places = {o: _place_of(o, root, suffix) for o in videos}
+    often = Counter(places.values())
+    places |= {o: _place_of(o, root, suffix, whole=True) for o,place in places.items() if often[place] > 1}
+    for place,n in Counter(places.values()).most_common(1):
+        if n > 1: raise TableError(f'{" and ".join(str(o) for o in places if places[o] == place)} would both become {place}; rename one of them.')
+    return places
 
 # %% ../../nbs/data/jobs.ipynb #2a4c347a
 def jobs_of(
@@ -117,17 +127,13 @@ def jobs_of(
     parts:bool=True, # Is something made of each part? Otherwise of each file
 )->list:
     "The job of each row; rows with the same video have the same one"
-    root, dest, jobs, seen = df.attrs.get('root', '.'), Path(dest), [], {}
-    for row in df.to_dict('records'):
-        video = table_x(row if parts else row | dict(start=None, end=None), root)
-        place = _place_of(video, root, suffix)
-        job = Job(video, dest/place, dest/'.vidbook'/kind/f'{place}.json', template)
-        if suffix in video_exts and os.path.abspath(video.path).startswith(os.path.abspath(dest) + os.sep):
-            raise TableError(f'{video} lies in {dest}, where the new videos would be taken for originals; choose another folder to fill.')
-        if (other := seen.setdefault(job.dest, job)) != job:
-            raise TableError(f'{other.video} and {video} would both become {job.dest}; rename one of them.')
-        jobs.append(other)
-    return jobs
+    root, dest = df.attrs.get('root', '.'), Path(dest)
+    videos = [table_x(row if parts else row | dict(start=None, end=None), root) for row in df.to_dict('records')]
+    inside = next((o for o in videos if os.path.abspath(o.path).startswith(os.path.abspath(dest) + os.sep)), None)
+    if inside and suffix in video_exts:
+        raise TableError(f'{inside} lies in {dest}, where the new videos would be taken for originals; choose another folder to fill.')
+    places = _places(videos, root, suffix)
+    return [Job(o, dest/places[o], dest/'.vidbook'/kind/f'{places[o]}.json', template) for o in videos]
 
 # %% ../../nbs/data/jobs.ipynb #02ef4cfd
 class Prepared(NamedTuple):
