@@ -19,6 +19,7 @@ from vidbook.io.pyav import *
 from vidbook.io.decoders import *
 from vidbook.io.salvage import *
 from vidbook.io.video import *
+from vidbook.io.corpus import *
 from vidbook.io.write import *
 from vidbook.io.hash import *
 from vidbook.data.augment import *

@@ -36,14 +36,14 @@ def _is_text(head):
     try: return b'\0' not in head and bool(head.decode().strip())
     except UnicodeDecodeError as e: return e.reason == 'unexpected end of data'   # 1024 bytes end within a letter
 
-def _mp4_end(f):
-    "Where the data of an open mp4 file ends, as its boxes say"
+def _mp4_end(f, size):
+    "Where the data of an open mp4 file of `size` bytes ends, as its boxes say"
     pos = end = 0
-    while f.seek(pos) == pos and len(head := f.read(16)) >= 8:
-        size = int.from_bytes(head[:4], 'big')
-        if size == 1: size = int.from_bytes(head[8:], 'big')
-        if size < 8: break
-        pos += size
+    while pos < size and f.seek(pos) == pos and len(head := f.read(16)) >= 8:
+        box = int.from_bytes(head[:4], 'big')
+        if box == 1: box = int.from_bytes(head[8:], 'big')
+        if box < 8: break
+        pos += box
         if head[4:8] in (b'mdat', b'moov', b'moof'): end = pos
     return end
 
@@ -73,9 +73,9 @@ def _inspect(path, source):
         head = f.read(1024)
         if not head: raise MediaError(path, 'it is empty (0 bytes)', _again)
         if _is_text(head): raise MediaError(path, 'it is a text file, not a video', 'mend the path')
-        if head[4:8] == b'ftyp': end = _mp4_end(f)
-        else: end = _matroska_end(head) if head.startswith(b'\x1aE\xdf\xa3') else 0
-        size = f.seek(0, os.SEEK_END)
+        size, end = f.seek(0, os.SEEK_END), 0
+        if head[4:8] == b'ftyp': end = _mp4_end(f, size)
+        elif head.startswith(b'\x1aE\xdf\xa3'): end = _matroska_end(head)
     return head, '' if size >= end else f'it ends early, {size} of {end} bytes are there'
 
 def check_file(
@@ -117,8 +117,8 @@ def _packet_table(container, stream):
     "The table of one pass over the packets"
     packets = [(p.pts, p.dts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
     times = [pts for pts,_,_,discarded in packets if not discarded]
-    guessed = container.format.name == 'avi' and any(pts != dts for pts,dts,_,_ in packets)
-    if guessed or not packets or not packets[0][2] or None in times or len(set(times)) < len(times): return PacketTable(None, [])
+    guessed = dict(avi=any(pts != dts for pts,dts,_,_ in packets), asf=stream.codec_context.has_b_frames)
+    if guessed.get(container.format.name) or not packets or not packets[0][2] or None in times or len(set(times)) < len(times): return PacketTable(None, [])
     keys, latest = [(pts, dts) for pts,dts,key,_ in packets if key], packets[0][0]
     for pts,_,key,_ in packets:
         if key: latest = pts
@@ -138,13 +138,15 @@ except ImportError: Discard = None                                  # before PyA
 _replace = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}    # later ones always do
 _local, _unprobed = {'protocol_whitelist': 'file'}, {'skip_frame': 'all', 'probesize': '32'}
 
-def _open_container(path, source, head):
-    "The container and its first stream of pictures, which alone will be read; an mp4 file, which begins with `head`, is not probed"
+def _open_container(path, source, head, options):
+    "The container and its first stream of pictures, which alone will be read; an mp4 file, as `head` says, is not probed"
     if not isinstance(source, str): source.seek(0)
     container = av.open(source, options=_local | (_unprobed if head[4:8] == b'ftyp' else {}), **_replace)
     if not container.streams.video: raise MediaError(path, 'there are no pictures in it', 'name a video file')
     stream = container.streams.video[0]
-    stream.codec_context.thread_count, stream.codec_context.skip_frame = 1, 'DEFAULT'      # one thread: there are many workers already
+    codec = stream.codec_context
+    if codec is None: raise MediaError(path, 'there is no decoder for its pictures')
+    codec.options, codec.thread_count, codec.skip_frame = options, 1, 'DEFAULT'     # one thread: there are many workers already
     for other in container.streams if Discard else []:
         if other is not stream: other.discard = Discard.all
     return container, stream
@@ -152,6 +154,8 @@ def _open_container(path, source, head):
 # %% ../../nbs/io/packets.ipynb #1d4fe7df
 class Packets:
     "The pictures of a file as a stream of packets: `table`, `seconds` of each frame, `fps`, and `decode`"
+    options = {'max_pixels': str(2**26)}                                    # 8192 x 8192: a spoilt header must not cost all memory
+
     def __init__(self,
         path, # A video file, or its address
         table:PacketTable=None, # Its table, if it is known
@@ -177,7 +181,7 @@ class Packets:
         try: yield
         except av.FFmpegError as e: raise MediaError(self.path, f'PyAV cannot {what} it ({e.strerror})') from e
 
-    def _open(self): self.container, self.stream = _open_container(self.path, self.source, self.head)
+    def _open(self): self.container, self.stream = _open_container(self.path, self.source, self.head, self.options)
 
     def close(self):
         self.container.close()
@@ -212,9 +216,9 @@ class Packets:
 def _run(self:Packets, run):
     "The frames of one run"
     missing = {int(self.times[i]): i for i in run}
-    pts, dts = self.keys[max(0, np.searchsorted([pts for pts,_ in self.keys], min(missing), 'right') - 1)]
-    for target in (pts, dts, None):
-        for frame in self._near(target, dts, set(missing)):
+    key = self.keys[max(0, np.searchsorted([pts for pts,_ in self.keys], min(missing), 'right') - 1)]
+    for target in (*key, None):
+        for frame in self._near(target, key, set(missing)):
             if frame.pts not in missing: continue
             i = missing.pop(frame.pts)
             if frame.is_corrupt: raise MediaError(self.path, f'frame {i} of {self.n} is damaged')
@@ -225,15 +229,17 @@ def _run(self:Packets, run):
 # %% ../../nbs/io/packets.ipynb #34cae1db
 @patch
 def _near(self:Packets, target, key, wanted):
-    "Frames from a seek to `target` up to the times `wanted`, none if it led beyond the dts `key`; all frames if `target` is None"
+    "Frames after a seek to `target`, from the key frame on up to the times `wanted`; all frames if `target` is None"
     if target is None: yield from self._from_start(); return
     self.container.seek(target, stream=self.stream)
-    codec, left, first = self.stream.codec_context, len(wanted), True
+    codec, left, found = self.stream.codec_context, len(wanted), False
     for packet in self.container.demux(self.stream):
-        if not packet.size or (first and None not in (packet.dts, key) and packet.dts > key): break
-        first, needed = False, packet.pts in wanted
+        found = found or packet.is_keyframe and packet.pts == key[0]
+        if not packet.size or not found and None not in (packet.dts, key[1]) and packet.dts > key[1]: break
+        if not found: continue
+        needed = packet.pts in wanted
         codec.skip_frame = 'DEFAULT' if needed else 'NONREF'
         yield from codec.decode(packet)
         left -= needed
         if not left: break
-    yield from codec.decode(None)
+    if found: yield from codec.decode(None)

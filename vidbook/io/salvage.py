@@ -15,13 +15,12 @@ from .pyav import PyAVReader
 # %% ../../nbs/io/salvage.ipynb #efbee2d6
 class Undamaged(Packets):
     "The pictures of a broken file up to the damage; `promised` is how many the file says it has"
-    cut = False
+    options, cut = Packets.options | {'err_detect': 'explode'}, False
 
     def _cut(self, fault): self.cut = True
 
     def _survey(self):
         self.promised = self._promise()
-        self._open()
         times = [frame.pts for frame in self._from_start()]
         if not times: raise MediaError(self.path, 'nothing in it decodes', 'copy or download it again, or leave it out')
         rising = None not in times and (np.diff(times) > 0).all()
@@ -38,12 +37,10 @@ class Undamaged(Packets):
     def _from_start(self):
         self.container.close()
         self._open()
-        codec = self.stream.codec_context
-        codec.options = {'err_detect': 'explode'}
         try:
             for packet in self.container.demux(self.stream):
                 if packet.is_corrupt or self.cut and not packet.size: return
-                for frame in codec.decode(packet):
+                for frame in self.stream.codec_context.decode(packet):
                     if frame.is_corrupt: return
                     yield frame
         except av.FFmpegError: return
