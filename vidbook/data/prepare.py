@@ -48,21 +48,22 @@ def _size(w, h, short_side):
     return tuple(max(2, 2*round(v*scale/2)) for v in (w, h))
 
 def _turned(frame, turns):
-    "A yuv420p frame, turned to the left by quarters"
+    "A frame with half as many colours as pixels each way, turned to the left by quarters"
     if not turns: return frame
     planes = frame.to_ndarray().reshape(-1)
     luma, chroma = frame.width*frame.height, frame.width*frame.height//4
     parts = np.split(planes, [luma, luma + chroma])
     turned = [np.rot90(o.reshape(frame.height//k, frame.width//k), turns) for o,k in zip(parts, (1, 2, 2))]
     flat = np.concatenate([o.reshape(-1) for o in turned])
-    return av.VideoFrame.from_ndarray(flat.reshape(-1, turned[0].shape[1]), 'yuv420p')
+    return av.VideoFrame.from_ndarray(flat.reshape(-1, turned[0].shape[1]), frame.format.name)
 
 def _prepared(frames, times, time_base, short_side):
     "Pairs of the frame as stored, and the frame to be encoded"
     converter, size = VideoReformatter(), None
     for frame,t in zip(frames, times, strict=True):
         size = size or _size(frame.width, frame.height, short_side)
-        small = converter.reformat(frame, *size, 'yuv420p', interpolation='BICUBIC', **_one_thread)
+        kind = 'yuvj420p' if frame.format.name.startswith('yuvj') else 'yuv420p'     # j: brightness from 0 to 255, not 16 to 235
+        small = converter.reformat(frame, *size, kind, interpolation='BICUBIC', **_one_thread)
         small = _turned(small, round(frame.rotation/90) % 4)
         small.pts, small.time_base, small.pict_type = int(t), time_base, 0          # the encoder chooses the kind of picture
         yield frame, small
@@ -72,7 +73,7 @@ def _video_packets(out, frames, time_base, fps, options):
     "Encode pairs of `_prepared`; the stream is there after the first packet or none"
     source, frame = next(frames)
     stream = out.add_stream('libx264', rate=Fraction(fps).limit_denominator(1000), options={k: str(v) for k,v in options.items()})
-    stream.width, stream.height, stream.pix_fmt, stream.time_base = frame.width, frame.height, 'yuv420p', time_base
+    stream.width, stream.height, stream.pix_fmt, stream.time_base = frame.width, frame.height, frame.format.name, time_base
     codec = stream.codec_context
     codec.time_base, codec.thread_count = time_base, 1
     codec.colorspace, codec.color_range = source.colorspace, source.color_range

@@ -67,7 +67,7 @@ def open_sound(
     "The sound of a file, to be read block by block in a `with` block"
     check_file(path)
     try:
-        with av.open(open_bytes(path), options=_local, **_replace) as container:
+        with av.open(open_bytes(path), container_options=_local, **_replace) as container:
             yield Sound(container, path, rate, mono, start, end)
     except av.FFmpegError as e: raise MediaError(path, f'its sound does not decode ({e.strerror})') from e
 
