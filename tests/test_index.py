@@ -262,6 +262,15 @@ def test_the_corpus_is_repaired(corpus, tmp_path):
     assert len(saved) > 5
 
 
+def test_whatever_decodes_can_be_encoded_again(corpus, tmp_path):
+    "Every frame at its time, upright, of whatever size"
+    for case in corpus:
+        if case.must != 'frames': continue
+        with open_video(case.path) as old, open_video(repair(case.path, tmp_path/f'{case.name}.mp4', how='reencode')) as new:
+            assert [frame_number(o) for o in new.frames(range(len(new)))] == list(case.numbers), case.name
+            assert new.size == old.size and new.codec == 'h264' and abs(new.pts - old.pts).max() < .002, case.name
+
+
 kinds = 'b_pyramid fragments stream matroska mpeg4_b hevc'.split()
 
 
