@@ -105,7 +105,9 @@ def _derived(folder, n):
         lying = _encode(folder/'lying.mp4', [np.rot90(numbered_frame(i), -degrees//90) for i in range(n)], bf=2, g=12)
         yield Case(f'turned_{degrees}', turned(lying, folder/f'turned_{degrees}.mp4', degrees), list(range(n)))
     times = np.cumsum([0] + [1 + 3*(i > n//2) + (i % 5 == 0) for i in range(n - 1)]).tolist()
-    for bf in (0, 3): yield Case(f'vfr_b{bf}', _encode(folder/f'vfr_b{bf}.mp4', [numbered_frame(i) for i in range(n)], times=times, bf=bf, g=12), list(range(n)))
+    for bf in (0, 3):
+        varying = _encode(folder/f'vfr_b{bf}.mp4', [numbered_frame(i) for i in range(n)], times=times, bf=bf, g=12)
+        yield Case(varying.stem, varying, list(range(n)))
     yield Case('one_frame', _encode(folder/'one_frame.mp4', [numbered_frame(0)]), [0])
 
 # %% ../../nbs/io/corpus.ipynb #f87f701b
@@ -183,7 +185,8 @@ def spoil(
 )->bytes:
     "The file with a random damage"
     rng = np.random.default_rng(seed)
-    spot = rng.integers(len(data)) if rng.random() < .6 else rng.choice([rng.integers(min(1500, len(data))), len(data) - 1 - rng.integers(min(1500, len(data)))])
+    end = min(1500, len(data))                                              # most headers are in the first or last bytes
+    spot = rng.choice([rng.integers(len(data)), rng.integers(len(data)), rng.integers(end), len(data) - 1 - rng.integers(end)])
     size = min(int(2**rng.uniform(0, 10)), len(data) - spot)
     part, kind = np.frombuffer(data[spot:spot+size], np.uint8), rng.integers(7)
     if kind == 0: part = part ^ np.uint8(1 << rng.integers(8))

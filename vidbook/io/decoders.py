@@ -6,6 +6,8 @@
 __all__ = ['Decoder', 'DecordReader', 'OpenCVReader', 'TorchCodecReader']
 
 # %% ../../nbs/io/decoders.ipynb #0c631ac5
+import os
+
 import numpy as np
 
 from .packets import MediaError
@@ -75,6 +77,7 @@ class OpenCVReader(Decoder):
     "Frames by OpenCV, which is played from the beginning"
     name, video = 'opencv', None
     def _start(self):
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')              # what it would print is in our errors
         import cv2
         if self.video is not None: self.video.release()
         self.video, self.at = cv2.VideoCapture(self.path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]), 0

@@ -118,7 +118,8 @@ def _packet_table(container, stream):
     packets = [(p.pts, p.dts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
     times = [pts for pts,_,_,discarded in packets if not discarded]
     guessed = dict(avi=any(pts != dts for pts,dts,_,_ in packets), asf=stream.codec_context.has_b_frames)
-    if guessed.get(container.format.name) or not packets or not packets[0][2] or None in times or len(set(times)) < len(times): return PacketTable(None, [])
+    apart = packets and packets[0][2] and None not in times and len(set(times)) == len(times)
+    if not apart or guessed.get(container.format.name): return PacketTable(None, [])
     keys, latest = [(pts, dts) for pts,dts,key,_ in packets if key], packets[0][0]
     for pts,_,key,_ in packets:
         if key: latest = pts
@@ -154,15 +155,20 @@ def _open_container(path, source, head, options):
 # %% ../../nbs/io/packets.ipynb #1d4fe7df
 class Packets:
     "The pictures of a file as a stream of packets: `table`, `seconds` of each frame, `fps`, and `decode`"
-    options = {'max_pixels': str(2**26)}                                    # 8192 x 8192: a spoilt header must not cost all memory
+    options = {'max_pixels': str(2**25)}                                    # 8192 x 4096: a spoilt header must not cost all memory
 
     def __init__(self,
         path, # A video file, or its address
         table:PacketTable=None, # Its table, if it is known
     ):
-        self.path, self.source = os.fspath(path), open_bytes(path)
+        self.path, self.source, self.container = os.fspath(path), open_bytes(path), None
         self.head, fault = _inspect(self.path, self.source)
         if fault: self._cut(fault)
+        try: self._learn(table)
+        except Exception: self.close(); raise
+
+    def _learn(self, table):
+        "Open the file, and find out how many frames there are and when they are shown"
         with self._named('open'):
             self._open()
             self.table = table or self._survey()
@@ -172,6 +178,8 @@ class Packets:
         self.seconds, self.fps = _clock(self.times, self.stream.time_base, float(rate))
         if self.seconds is None: self.seconds = np.arange(self.n)/self.fps
 
+    def __enter__(self): return self
+    def __exit__(self, *args): self.close()
     def _cut(self, fault): raise MediaError(self.path, fault, _again)
     def _survey(self): return _packet_table(self.container, self.stream)
 
@@ -184,7 +192,7 @@ class Packets:
     def _open(self): self.container, self.stream = _open_container(self.path, self.source, self.head, self.options)
 
     def close(self):
-        self.container.close()
+        if self.container: self.container.close()
         if not isinstance(self.source, str): self.source.close()
 
     def _from_start(self):

@@ -111,7 +111,7 @@ class ArrayReader(Reader):
 def _templates(template):
     "The name of a frame's picture for any number; of the two pictures, x and y, of an optical flow if there are two fields"
     fields = [field for _,field,_,_ in Formatter().parse(template) if field is not None]
-    if len(fields) not in (1, 2): raise ValueError(f'template={template!r}: give one field for the number, or one for x and y and one for the number.')
+    if len(fields) not in (1, 2): raise ValueError(f'template={template!r}: give one field for the number, or a first one for x and y too.')
     return [template] if len(fields) == 1 else [template.replace('{}', axis, 1) for axis in 'xy']
 
 # %% ../../nbs/io/reader.ipynb #b2865863
@@ -135,7 +135,7 @@ class FramesReader(Reader):
     name = 'frames'
     def __init__(self,
         folder, # The folder
-        template:str='img_{:05}.jpg', # Names of the pictures; with two fields, such as 'flow_{}_{:05}.jpg', the pairs x, y of an optical flow
+        template:str='img_{:05}.jpg', # Names of the pictures; two fields, as in 'flow_{}_{:05}.jpg', name the pairs x, y of an optical flow
         start_index:int=1, # Number of the first one
         n_frames:int=None, # How many there are; None: as far as the numbers run without a gap
         fps:float=25, # Frames a second, which pictures do not say

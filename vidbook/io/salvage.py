@@ -63,6 +63,6 @@ def is_sound(
     "Do all frames decode? An index that has counted them knows; else it takes decoding the file"
     if entry is not None and (entry.error or entry.decoded is not None): return not entry.error
     try:
-        packets = Packets(path, getattr(entry, 'packets', None))
-        return sum(1 for _ in packets.decode(np.arange(packets.n))) == packets.n
+        with Packets(path, getattr(entry, 'packets', None)) as packets:
+            return sum(1 for _ in packets.decode(np.arange(packets.n))) == packets.n
     except MediaError: return False
