@@ -142,7 +142,7 @@ _local, _unprobed = {'protocol_whitelist': 'file'}, {'skip_frame': 'all', 'probe
 def _open_container(path, source, head, options):
     "The container and its first stream of pictures, which alone will be read; an mp4 file, as `head` says, is not probed"
     if not isinstance(source, str): source.seek(0)
-    container = av.open(source, options=_local | (_unprobed if head[4:8] == b'ftyp' else {}), **_replace)
+    container = av.open(source, options=_unprobed if head[4:8] == b'ftyp' else {}, container_options=_local, **_replace)
     if not container.streams.video: raise MediaError(path, 'there are no pictures in it', 'name a video file')
     stream = container.streams.video[0]
     codec = stream.codec_context

@@ -18,9 +18,9 @@ def _pixels(plane): return np.frombuffer(plane, np.uint8).reshape(plane.height, 
 
 class _SmallFrame:
     "A frame of 4:2:0 that shows what `window` shows of others"
-    def __init__(self, window):
+    def __init__(self, window, form):
         (l, t, r, b), (w, h) = window
-        self.frame = av.VideoFrame(w, h, 'yuv420p')
+        self.frame = av.VideoFrame(w, h, form)
         y, u, v = map(_pixels, self.frame.planes)
         ch, cw = u.shape                                                     # an odd side ends with half a pixel of colour
         colours = Window((l/2, t/2, l/2 + (r - l)*cw/w, t/2 + (b - t)*ch/h), (cw, ch))
@@ -92,5 +92,5 @@ class PyAVReader(Reader):
             if (frame.format.name, frame.width, frame.height) not in (('yuv420p', w, h), ('yuvj420p', w, h)):
                 yield i, cut(self._rgb(frame, w, h, turns), window)
                 continue
-            if small is None: small = _SmallFrame(_stored(window, self.size, turns))
+            if small is None: small = _SmallFrame(_stored(window, self.size, turns), frame.format.name)
             yield i, self._rgb(small.show(frame), small.frame.width, small.frame.height, turns)
