@@ -103,7 +103,7 @@ def test_memory_is_flat(tmp_path):
     run = subprocess.run([sys.executable, '-c', opens, str(path), str(tmp_path/'broken.mp4')], capture_output=True, text=True, check=True)
     grown = {line.rpartition(' ')[0]: int(line.rpartition(' ')[2]) for line in run.stdout.splitlines()}
     assert grown.pop('open files') < 20
-    assert max(grown.values()) < 12e6, grown                     # the heap settles; a lost decoder is 100 kB an opening
+    assert max(grown.values()) < 20e6, grown                     # the heap settles; a lost decoder is 100 kB an opening
 
 
 def test_probe_tells_what_is_painted(cases):

@@ -148,6 +148,7 @@ def schedule_curves(
             for i in range(round(schedule.epochs*n_iter)) for g in range(n)]
     return pd.DataFrame(rows)
 
+# %% ../../nbs/callbacks/schedule.ipynb #741d92f0
 def plot_schedule(
     curves, # Table of `schedule_curves`, or a dict of names and tables
     name:str='lr', # 'lr', 'mom' or 'wd'
@@ -170,13 +171,15 @@ class FollowSchedule(Callback):
     def __init__(self, schedule:Schedule): self.schedule, self.names = schedule, [o for o in ('lr', 'mom', 'wd') if getattr(schedule, o)]
 
     def before_fit(self):
-        if self.n_epoch > self.schedule.epochs: raise ValueError(f'The schedule is made for {self.schedule.epochs:g} epochs, not {self.n_epoch}.')
+        if self.n_epoch > self.schedule.epochs:
+            raise ValueError(f'The schedule is made for {self.schedule.epochs:g} epochs, not {self.n_epoch}.')
         self.bases, self.seen, self.hps = {k: [h[k] for h in self.opt.hypers] for k in self.names}, [], {k: [] for k in self.names}
 
     def before_batch(self):
         step = self.epoch*self.n_iter + self.iter
         for k,bases in self.bases.items(): self.opt.set_hyper(k, np.array([self.schedule.at(step, self.n_iter, o, k) for o in bases]))
-        self.seen += [dict(step=step, epoch=step/self.n_iter, group=g, **{k: h[k] for k in ('lr', 'mom', 'wd') if k in h}) for g,h in enumerate(self.opt.hypers)]
+        self.seen += [dict(step=step, epoch=step/self.n_iter, group=g, **{k: h[k] for k in ('lr', 'mom', 'wd') if k in h})
+                      for g,h in enumerate(self.opt.hypers)]
         for k in self.names: self.hps[k].append(self.opt.hypers[-1][k])
 
     def after_fit(self):

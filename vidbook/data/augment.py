@@ -23,6 +23,12 @@ def as_float(
     return x.to(x.dtype if x.is_floating_point() else torch.float32, copy=copy)
 
 # %% ../../nbs/data/augment.ipynb #fd7af154
+def _normalized(x, mean, std):
+    "`(x-mean)/std` of bytes on a CPU: one pass over each channel, no copy of it as floats in between"
+    out = torch.empty(x.shape)
+    for c,(m,s) in enumerate(zip(mean.flatten(), std.flatten())): torch.add(-m/s, x.select(-4, c), alpha=1/s.item(), out=out.select(-4, c))
+    return out
+
 class NormalizeVideo(Transform):
     "uint8 or float clips (..., C, T, H, W) to floats: `(x-mean)/std`, both in 0-255 and for each channel"
     order = 99
@@ -38,6 +44,7 @@ class NormalizeVideo(Transform):
 
     def encodes(self, x:TensorVideo):
         mean, std = self._on(x)
+        if x.dtype == torch.uint8 and x.device.type == 'cpu': return _normalized(x.as_subclass(torch.Tensor), mean, std).as_subclass(TensorVideo)
         return as_float(x, copy=True).sub_(mean).div_(std).as_subclass(TensorVideo)
 
     def decodes(self, x:TensorVideo):

@@ -79,8 +79,9 @@ def _warn_if_short(videos, sampling, index=None, most=20):
     for n in _lengths(videos[:most], index):
         longest = max(longest, n)
         if longest >= need: return
-    if longest: warnings.warn(f'A clip of {sampling.n_seen} frames, {sampling.clip.interval} apart, reaches over {need} frames, but the longest of the first '
-                              f'{len(videos[:most])} videos has {longest}: clips repeat their videos. Take a smaller clip_len, n or interval.')
+    if not longest: return
+    warnings.warn(f'A clip of {sampling.n_seen} frames, {sampling.clip.interval} apart, reaches over {need} frames, but the longest of the first '
+                  f'{len(videos[:most])} videos has {longest}: clips repeat their videos. Take a smaller clip_len, n or interval.')
 
 # %% ../../nbs/data/loaders.ipynb #e148ad14
 def _cache(cache, spec):
@@ -157,7 +158,8 @@ class VideoDataLoaders(DataLoaders):
         clips = VideoBlock(spec, _cache(cache, spec), index, on_error, timeout)
         labels = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock((clips, labels), getters=[AttrGetter('video'), AttrGetter('label')], splitter=_Given(splits))
-        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device, drop_last=len(splits[0]) >= bs, start=start)
+        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device,
+                                drop_last=len(splits[0]) >= bs, start=start)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
         res.table = df
         return res

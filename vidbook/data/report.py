@@ -17,8 +17,6 @@ from ..io.hash import distances, video_hashes
 from ..io.pool import map_files
 
 # %% ../../nbs/data/report.ipynb #911d64c2
-Report = namedtuple('Report', 'classes splits videos codecs quarantine sources')
-
 def _with_facts(table, index):
     "The table with duration, fps, size and codec of each video, as far as they are known"
     df = table.copy()
@@ -29,6 +27,9 @@ def _with_facts(table, index):
     return df
 
 def _spread(values): return values.astype(float).describe()[['count', 'min', '25%', '50%', '75%', 'max']]
+
+# %% ../../nbs/data/report.ipynb #cbf16021
+Report = namedtuple('Report', 'classes splits videos codecs quarantine sources')
 
 def dataset_report(
     table, # DataFrame of a data set (`data.table`)
@@ -41,7 +42,8 @@ def dataset_report(
     videos = pd.DataFrame({k: _spread(df[k]) for k in ('duration', 'fps', 'width', 'height') if k in df and df[k].notna().any()}).T
     codecs = df['codec'].value_counts(dropna=False).rename('clips').to_frame() if 'codec' in df else pd.DataFrame(columns=['clips'])
     bad = df.loc[df['error'].notna(), ['id', 'video', 'error']] if 'error' in df else pd.DataFrame(columns=['id', 'video', 'error'])
-    sources = df.groupby('source')['split'].agg(['size', 'unique']).sort_values('size', ascending=False) if 'source' in df else pd.DataFrame(columns=['size', 'unique'])
+    sources = pd.DataFrame(columns=['size', 'unique'])
+    if 'source' in df: sources = df.groupby('source')['split'].agg(['size', 'unique']).sort_values('size', ascending=False)
     return Report(classes, df['split'].value_counts().rename('clips').to_frame(), videos, codecs, bad.reset_index(drop=True), sources)
 
 # %% ../../nbs/data/report.ipynb #131a639c
@@ -56,7 +58,8 @@ def show_report(
     shown[::-1].plot.barh(stacked=True, ax=left, width=.8, fontsize=7)
     left.set(xlabel='clips', ylabel='', title=f'{len(report.classes)} classes, {int(report.splits["clips"].sum())} clips')
     right.axis('off')
-    text = [report.videos[['min', '50%', 'max']].round(1).to_string() if len(report.videos) else '', report.codecs.to_string(), f'{len(report.quarantine)} in quarantine']
+    known = report.videos[['min', '50%', 'max']].round(1).to_string() if len(report.videos) else ''
+    text = [known, report.codecs.to_string(), f'{len(report.quarantine)} in quarantine']
     right.text(0, 1, '\n\n'.join(text), va='top', family='monospace', fontsize=7)
     return fig
 
@@ -108,8 +111,10 @@ def _crossing(table, column, kind):
     firsts = known.drop_duplicates([column, 'split'])
     pairs = firsts.merge(firsts, on=column, suffixes=('', '_b'))
     pairs = pairs[pairs['split'] < pairs['split_b']]
-    return pd.DataFrame(dict(kind=kind, a=pairs['id'], b=pairs['id_b'], split_a=pairs['split'], split_b=pairs['split_b'], what=pairs[column].astype(str)))
+    pairs = pairs.rename(columns=dict(id='a', id_b='b', split='split_a', split_b='split_b')).assign(kind=kind, what=pairs[column].astype(str))
+    return pairs[['kind', 'a', 'b', 'split_a', 'split_b', 'what']]
 
+# %% ../../nbs/data/report.ipynb #6f2c87bd
 def _alike(hashes, distance, least):
     "Pairs of clips of different splits of which at least `least` frames look alike"
     rows, splits = [], sorted(hashes['split'].unique())
@@ -122,6 +127,7 @@ def _alike(hashes, distance, least):
             if alike >= least: rows.append(dict(kind='looks', a=a, b=b, split_a=s, split_b=t, what=f'{alike} frames within {o["bits"].max()} bits'))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/data/report.ipynb #a5426338
 def leaks(
     table, # DataFrame of a data set
     hashes=None, # Of `frame_hashes`; None: do not look at the pictures

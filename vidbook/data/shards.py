@@ -241,6 +241,7 @@ def _vocab_beside(file):
     fs, inner = remote_storage(file)
     return fs.cat_file(inner).decode().strip().split('\n') if fs.exists(inner) else []
 
+# %% ../../nbs/data/shards.ipynb #990e499a
 def read_shards(
     shards, # As in `shard_paths`, or a dict: split -> shards
     vocab=None, # Names of the classes or a file with them; `classes.txt` beside the shards if there, else what occurs

@@ -70,7 +70,8 @@ def named_error(
     reading, pids = watch.now(), [int(o) for o in died[1].split(',')]
     seconds, video = next((reading[o] for o in pids if o in reading), (0, None))
     if video is None: return error
-    if watch.limit and seconds >= watch.limit: return MediaError(video, f'it was read for {watch.limit:g} s without an end', 'leave it out, or give timeout=')
+    if watch.limit and seconds >= watch.limit:
+        return MediaError(video, f'it was read for {watch.limit:g} s without an end', 'leave it out, or give timeout=')
     watch.signal = died[2] or watch.signal
     why = f'the worker that read it has died ({watch.signal or "killed, or crashed"})'
     return MediaError(video, why, 'look at it with `vidbook check`; if memory ran short, take fewer workers')

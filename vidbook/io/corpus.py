@@ -86,6 +86,7 @@ _kinds = {    # name: codec, how it is encoded
     'mjpeg.avi': ('mjpeg', dict(pix_fmt='yuvj420p')),
 }
 
+# %% ../../nbs/io/corpus.ipynb #e6fdbd97
 def _picture(i, name): return numbered_frame(i, *((95, 127) if 'odd' in name else (96, 128)))
 
 def _encoded(folder, n):
@@ -132,6 +133,7 @@ def _broken(folder, n):
             path.write_bytes(data[:len(data)*share//100])
             yield Case(path.name.replace('.', '_'), path, list(range(n)), must)
 
+# %% ../../nbs/io/corpus.ipynb #f31151a2
 def make_corpus(
     dest, # Folder to write to
     n:int=40, # Frames of each file
@@ -166,6 +168,7 @@ def try_reader(
             return 'exact' if reader in ('auto', r.name) else f'exact, by {r.name}'
     except VidbookError: return 'error'
 
+# %% ../../nbs/io/corpus.ipynb #646cfb76
 def check_readers(
     cases, # Of `make_corpus`
     readers=('pyav', 'decord', 'opencv'), # As in `open_video`
@@ -197,6 +200,7 @@ def spoil(
     if kind == 5: part = part[::-1]
     return data[:spot] + part.tobytes() + (data[spot+size:] if kind < 6 else b'')
 
+# %% ../../nbs/io/corpus.ipynb #2d331700
 def mutations(
     path, # A file
     n:int=500, # How many

@@ -37,6 +37,7 @@ def video_hashes(
         frames = r.frames(np.unique(((np.arange(n) + .5)*len(r)/n).astype(int)))
     return [h for h in map(frame_hash, frames) if h is not None]
 
+# %% ../../nbs/io/hash.ipynb #043f58f1
 def distances(
     a, b, # uint64 arrays of one shape
 )->np.ndarray:

@@ -78,6 +78,7 @@ def _inspect(path, source):
         elif head.startswith(b'\x1aE\xdf\xa3'): end = _matroska_end(head)
     return head, '' if size >= end else f'it ends early, {size} of {end} bytes are there'
 
+# %% ../../nbs/io/packets.ipynb #8b0fa934
 def check_file(
     path, # A video file, or its address
 )->str: # The same path as text
@@ -208,16 +209,18 @@ class Packets:
             else:
                 for run in self._runs(idxs): yield from self._run(run)
 
-    def _by_order(self, wanted):
-        "The frames `wanted` of a file without times"
-        for i,frame in enumerate(self._from_start()):
-            if i in wanted: yield i, frame
-            if i == max(wanted): return
-
     def _runs(self, idxs):
         "Parts of `idxs` between which nothing needs to be decoded"
         keys = np.searchsorted([pts for pts,_ in self.keys], self.times[idxs], 'right')
         return np.split(idxs, 1 + np.flatnonzero((np.diff(keys) > 0) & (np.diff(idxs) > 2)))
+
+# %% ../../nbs/io/packets.ipynb #41a80bdf
+@patch
+def _by_order(self:Packets, wanted):
+    "The frames `wanted` of a file without times"
+    for i,frame in enumerate(self._from_start()):
+        if i in wanted: yield i, frame
+        if i == max(wanted): return
 
 # %% ../../nbs/io/packets.ipynb #f29baae5
 @patch

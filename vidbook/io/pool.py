@@ -243,6 +243,7 @@ def _completed(function, items, executor):
     finally:
         for future in waiting: future.cancel()
 
+# %% ../../nbs/io/pool.ipynb #9a88cb19
 def _with_bar(results, total, progress):
     if not progress or not total: return results
     from fastprogress import fastprogress                                       # which shows something even where its bars are off

@@ -40,6 +40,7 @@ def _stored(window, size, turns):
     return _stored(Window((size[1] - b, l, size[1] - t, r), (h, w)), size[::-1], turns - 1)
 
 # %% ../../nbs/io/pyav.ipynb #41c5ab4b
+np.empty(2**25 - 2**16, np.uint8)   # frames of less than 32 MB will from now on lie where earlier ones have lain
 _one_thread = {'threads': 1} if int(av.__version__.split('.')[0]) >= 17 else {}     # earlier ones know no threads here
 
 class PyAVReader(Reader):

@@ -49,6 +49,7 @@ def _remux(path, dest):
         except (av.FFmpegError, ValueError) as e: raise MediaError(path, f'its packets do not go into a new file ({e})') from e
         _same(path, dest, reader)
 
+# %% ../../nbs/io/repair.ipynb #5009441f
 def _pictures(reader, step=32):
     "All frames, some at a time"
     for k in range(0, len(reader), step): yield from reader.frames(range(k, min(k+step, len(reader))))

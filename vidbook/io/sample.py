@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/io/sample.ipynb #399032eb
 def _positive(owner, **values):
@@ -190,32 +191,8 @@ class Sampling:
         frames = _inside(self.planned(n_frames, test, rng, fps), n_frames, self.out_of_bound).reshape(-1, self.n_seen)
         return frames if pts is None else _retimed(frames, pts)
 
-    def planned(self, n_frames, test=False, rng=None, fps=None):
-        "The frames of each clip before those beyond the end are brought back"
-        if self.kind in _frames: return _frames[self.kind](self, n_frames, test, rng)
-        span, steps = self._reach(test, fps)
-        frames = _starts[self.kind](self, n_frames, span, test, rng)[:, None] + steps
-        if self.jitter and not test: frames = frames + _random_int(rng, self.clip.interval, frames.shape)
-        return frames
-
-    def _around(self, n_frames, test, rng, fps, pts, at, shot):
-        "The clip around the second `at`"
-        if at is None or (fps is None and pts is None): raise ValueError("Sampling(kind='centred') takes a clip around a key frame; call it with at= (seconds) and fps= or pts=.")
-        first, end = shot or (0, n_frames)
-        if pts is None: return np.clip(_centred_frames(self, int(round(at*fps)), test, rng), first, end - 1)
-        rate = (n_frames - 1)/(pts[-1] - pts[0]) if n_frames > 1 else 1.
-        return np.clip(_retimed(_centred_frames(self, int(round(at*rate)), test, rng), pts), first, end - 1)
-
     @property
     def in_seconds(self): return self.target_fps is not None or self.clip.seconds is not None
-
-    def _reach(self, test, fps):
-        "The frames that a clip covers, and its frames counted from its start"
-        c = self.clip
-        if not self.in_seconds: return (c.clip_len - 1)*c.interval + 1 if test else c.clip_len*c.interval, np.arange(c.clip_len)*c.interval
-        if not fps: raise ValueError(f'{self} counts in seconds and needs the rate of the video; call it with fps=.')
-        span = max(1, fps*(c.seconds or c.clip_len*c.interval/self.target_fps))
-        return span if test else int(np.ceil(span)), np.linspace(0, span - 1, c.clip_len).astype(int)
 
     def indices(self, n_frames, test=False, rng=None, fps=None, **kw):
         "All indices in one row, one view after the other"
@@ -225,18 +202,50 @@ class Sampling:
     def n_seen(self): # T, the frames of one view
         return self.clip.n if self.clip.segments and self.kind in _starts else self.clip.clip_len
 
-    def with_clips(self, k:int):
-        "The same sampling with `k` times as many views in tests"
-        if k == 1 or self.kind in ('untrimmed', 'pyramid', 'centred'): return self
-        if self.kind == 'dense': return replace(self, positions=self.positions*k)
-        if self.clip.segments and self.kind == 'segments': return replace(self, clips=self.clips*k)
-        return replace(self, clip=replace(self.clip, n=self.clip.n*k))
-
     def to_dict(self): return asdict(self)
     @classmethod
     def from_dict(cls, d):
         "The sampling that `to_dict` described"
         return cls(**{**d, 'clip': Clip(**d['clip'])})
+
+# %% ../../nbs/io/sample.ipynb #eac1e07c
+@patch
+def planned(self:Sampling, n_frames, test=False, rng=None, fps=None):
+    "The frames of each clip before those beyond the end are brought back"
+    if self.kind in _frames: return _frames[self.kind](self, n_frames, test, rng)
+    span, steps = self._reach(test, fps)
+    frames = _starts[self.kind](self, n_frames, span, test, rng)[:, None] + steps
+    if self.jitter and not test: frames = frames + _random_int(rng, self.clip.interval, frames.shape)
+    return frames
+
+# %% ../../nbs/io/sample.ipynb #1cbb358f
+@patch
+def _around(self:Sampling, n_frames, test, rng, fps, pts, at, shot):
+    "The clip around the second `at`"
+    if at is None or (fps is None and pts is None):
+        raise ValueError("Sampling(kind='centred') takes a clip around a key frame; call it with at= (seconds) and fps= or pts=.")
+    first, end = shot or (0, n_frames)
+    if pts is None: return np.clip(_centred_frames(self, int(round(at*fps)), test, rng), first, end - 1)
+    rate = (n_frames - 1)/(pts[-1] - pts[0]) if n_frames > 1 else 1.
+    return np.clip(_retimed(_centred_frames(self, int(round(at*rate)), test, rng), pts), first, end - 1)
+
+@patch
+def _reach(self:Sampling, test, fps):
+    "The frames that a clip covers, and its frames counted from its start"
+    c = self.clip
+    if not self.in_seconds: return (c.clip_len - 1)*c.interval + 1 if test else c.clip_len*c.interval, np.arange(c.clip_len)*c.interval
+    if not fps: raise ValueError(f'{self} counts in seconds and needs the rate of the video; call it with fps=.')
+    span = max(1, fps*(c.seconds or c.clip_len*c.interval/self.target_fps))
+    return span if test else int(np.ceil(span)), np.linspace(0, span - 1, c.clip_len).astype(int)
+
+# %% ../../nbs/io/sample.ipynb #845a6207
+@patch
+def with_clips(self:Sampling, k:int):
+    "The same sampling with `k` times as many views in tests"
+    if k == 1 or self.kind in ('untrimmed', 'pyramid', 'centred'): return self
+    if self.kind == 'dense': return replace(self, positions=self.positions*k)
+    if self.clip.segments and self.kind == 'segments': return replace(self, clips=self.clips*k)
+    return replace(self, clip=replace(self.clip, n=self.clip.n*k))
 
 # %% ../../nbs/io/sample.ipynb #26e7916e
 class Coverage(NamedTuple):

@@ -52,6 +52,7 @@ def _on_error(openers, entry, on_error):
     if on_error == 'raise' and known: raise MediaError(path, known)
     return [partial(SalvagedReader, path)] if on_error == 'salvage' and not is_sound(path, entry) else openers
 
+# %% ../../nbs/io/video.ipynb #dba7d4fa
 def open_video(
     video, # Path or address, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
     reader:str='auto', # 'auto' (what the index has chosen, else PyAV), 'pyav', 'decord', 'torchcodec' or 'opencv': the one to try first
