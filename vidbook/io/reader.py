@@ -6,11 +6,13 @@
 __all__ = ['Window', 'cut', 'Reader', 'ArrayReader', 'FramesReader', 'PartReader']
 
 # %% ../../nbs/io/reader.ipynb #35e2b6e2
-import os
+import math, os
 from functools import cached_property
 from itertools import count
 from string import Formatter
+from threading import Lock
 from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -41,6 +43,28 @@ def cut(
     return cv2.warpAffine(picture, matrix, (w, h), dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
 
 # %% ../../nbs/io/reader.ipynb #9ff9de12
+class _Block:
+    "Memory for large arrays, one at a time, which is used again as soon as nothing of the last one is in use"
+    least, most = 2**25, 2**27                                              # the C library itself keeps less, and more is too much to keep
+
+    def __init__(self): self.memory, self.lent, self.lock = np.empty(0, np.uint8), None, Lock()
+
+    def empty(self, shape):
+        "An array of bytes with anything in it"
+        size = math.prod(shape)
+        if not self.least <= size <= self.most or not self.lock.acquire(blocking=False): return np.empty(shape, np.uint8)
+        try: return self._lend(size).reshape(shape) if self.lent is None or self.lent() is None else np.empty(shape, np.uint8)
+        finally: self.lock.release()
+
+    def _lend(self, size):
+        if self.memory.size < size: self.memory = np.empty(size, np.uint8)
+        part = np.frombuffer(memoryview(self.memory)[:size], np.uint8)      # what is made of it has it as its base, as its own base is no array
+        self.lent = ref(part)
+        return part
+
+_block = _Block()
+
+# %% ../../nbs/io/reader.ipynb #a1d8f033
 def _scaled_size(size, short_side):
     "Width and height of a picture of `size` whose shorter side is brought to `short_side`"
     return size if short_side is None else tuple(int(v*short_side/min(size) + .5) for v in size)
@@ -82,7 +106,7 @@ class Reader:
         out = None
         for i,picture in self._pictures(idxs) if window is None else self._windows(idxs, window):
             h, w, c = picture.shape
-            if out is None: w, h = _scaled_size((w, h), short_side); first, out = picture.shape, np.empty((len(idxs), h, w, c), np.uint8)
+            if out is None: w, h = _scaled_size((w, h), short_side); first, out = picture.shape, _block.empty((len(idxs), h, w, c))
             if picture.shape != first: raise MediaError(self.path, f'frame {i} has the shape {picture.shape}, those before {first}')
             _put(picture, out[np.searchsorted(idxs, i)])
         return out
