@@ -1,6 +1,7 @@
-"""Run notebooks and keep their outputs: `python tests/render.py nbs/io/video.ipynb ...`
+"""Run notebooks and keep their outputs: `python tests/render.py [--slow] nbs/io/video.ipynb ...`
 
-Skips what `nbdev_test` skips (`#| eval: false`, and the flags named in settings.ini's tst_flags), keeps those cells' old outputs."""
+Skips what `nbdev_test` skips (`#| eval: false`, and the flags named in settings.ini's tst_flags), keeps those cells' old outputs; with `--slow` cells
+that are marked `#| slow` run, too."""
 import os, sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -35,4 +36,6 @@ def render(path, timeout=600):
 
 
 if __name__ == '__main__':
-    for p in sys.argv[1:]: render(p); print('rendered', p)
+    paths = [o for o in sys.argv[1:] if o != '--slow']
+    if len(paths) < len(sys.argv)-1: flags.discard('slow')
+    for p in paths: render(p); print('rendered', p)
