@@ -117,6 +117,7 @@ class Reader:
 
     def _windows(self, idxs, window): return ((i, cut(picture, window)) for i,picture in self._pictures(idxs))
 
+# %% ../../nbs/io/reader.ipynb #24069b9b
 def _put(picture, place):
     "Write `picture` to `place`, resized if it has another size"
     if picture.shape == place.shape: place[:] = picture; return
