@@ -20,6 +20,7 @@ from vidbook.io.decoders import *
 from vidbook.io.salvage import *
 from vidbook.io.video import *
 from vidbook.io.corpus import *
+from vidbook.io.weights import *
 from vidbook.io.write import *
 from vidbook.io.hash import *
 from vidbook.data.augment import *
@@ -34,6 +35,7 @@ from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
 from vidbook.data.mix import *
+from vidbook.data.passes import *
 from vidbook.data.prepare import *
 from vidbook.data.prepare_frames import *
 from vidbook.data.puppet_draw import *
@@ -75,6 +77,7 @@ from vidbook.presets.core import *
 from vidbook.presets.recognition import *
 from vidbook.inference.ensemble import *
 from vidbook.inference.predict import *
+from vidbook.inference.windows import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.motion import *
 from vidbook.widgets.results import *
