@@ -150,3 +150,31 @@ def test_a_decoder_that_ran_in_the_parent_does_not_hang_the_workers(folder, read
     dls = loaders(folder, False, reader=reader, timeout=60, start='fork')
     dls.one_batch()
     assert len(list(dls.valid)) == 4
+
+
+# ---- passes ----------------------------------------------------------------------------------------------------------------
+def training_batches(dls): return [(x.float().mean((1, 2, 3, 4)).tolist(), y.tolist()) for x,y in dls.train]
+
+
+def training(folder, num_workers):
+    df = table(folder, False).assign(split=['train']*8 + ['valid']*2)
+    return VideoDataLoaders.from_table(df, Clip(n=2), 32, bs=2, device='cpu', num_workers=num_workers)
+
+
+def test_clips_of_training_do_not_depend_on_the_workers(folder):
+    made = []
+    for num_workers in (0, 1, 3):
+        dls = training(folder, num_workers)
+        dls.train.resume(dict(seed=5, passes=2, done=0))
+        made.append((training_batches(dls), training_batches(dls)))
+    assert made[0] == made[1] == made[2]
+    assert made[0][0] != made[0][1]
+
+
+def test_a_pass_is_taken_up_in_the_middle_with_other_workers(folder):
+    first, second = training(folder, 2), training(folder, 0)
+    first.train.seed = 7
+    whole = training_batches(first)
+    second.train.resume(dict(seed=7, passes=0, done=1))
+    assert len(whole) == 4 and training_batches(second) == whole[1:]
+    assert first.train.position() == second.train.position() == dict(seed=7, passes=1, done=0)

@@ -10,7 +10,6 @@ import re, warnings
 
 import cv2
 from fastai.data.block import TransformBlock
-from fastai.data.core import TfmdDL
 from fastai.data.load import SkipItemException
 from fastai.data.transforms import CategoryMap
 from fastai.torch_core import TensorCategory, TensorMultiCategory
@@ -18,6 +17,7 @@ from fastcore.basics import chunked, defaults, patch
 from fasttransform import Transform
 
 from ..core import TensorVideo
+from .passes import PassDL
 from .spec import ClipSpec, Views
 from .workers import Watch, WorkerLoader, name_signals, naming
 from ..io.packets import MediaError
@@ -101,13 +101,13 @@ class ClipTransform(Transform):
         return item
 
 # %% ../../nbs/data/block.ipynb #86ba26a0
-class VideoDL(TfmdDL):
+class VideoDL(PassDL):
     "Loader of clips"
     def __init__(self,
         dataset, bs=16, # As in fastai
         num_workers:int=None, # Processes, one for each core (at most 4) if None
         start:str=None, # How they start: 'fork', 'forkserver' or 'spawn'; Python's default if None
-        **kwargs # As in fastai
+        **kwargs # As in `PassDL`
     ):
         super().__init__(dataset, bs=bs, num_workers=min(4, defaults.cpus) if num_workers is None else num_workers, **kwargs)
         self.fake_l = WorkerLoader(self.fake_l, start)

@@ -234,8 +234,9 @@ def dl_ids(
 )->list: # Of strings
     "The ids of the clips, in the order in which the loader gives them, without those that its last pass has left out"
     if dl.shuffle: raise ValueError('A loader that shuffles has no order: use `dls.valid`, or `views_dl(dl)`.')
-    n, gone = len(dl)*dl.bs if dl.drop_last else len(dl.items), dl.clips.watch.left_out
-    return [str(getattr(o, 'id', o)) for o in dl.items[:n] if not gone or str(getattr(o, 'video', o)) not in gone]
+    n, gone = len(dl)*dl.bs if dl.drop_last else None, dl.clips.watch.left_out
+    items = [dl.items[i] for i in dl.get_idxs()[:n]]
+    return [str(getattr(o, 'id', o)) for o in items if not gone or str(getattr(o, 'video', o)) not in gone]
 
 # %% ../../nbs/data/loaders.ipynb #83cce395
 def trace(
