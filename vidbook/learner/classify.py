@@ -33,6 +33,11 @@ class VideoLearner(Learner):
         groups = param_groups(self.model, self.rules, self.splitter)
         self.opt = GroupedOptimizer(self.opt_func([g.params for g in groups], lr=self.lr if isinstance(self.lr, float) else 1e-3), groups)
 
+    def all_batches(self):
+        "One pass over the loader; one that resumes goes on at the number of its next batch"
+        self.n_iter = len(self.dl)
+        for o in enumerate(self.dl, getattr(self.dl, 'skip', 0)): self.one_batch(*o)
+
     def predict(self, item, **kwargs):
         "Label, its number and the probability of each class for one video: a path or a `VideoFile`"
         return super().predict(VideoFile(item) if isinstance(item, (str, Path)) else item, **kwargs)
