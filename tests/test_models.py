@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import vidbook.models
+from vidbook.io.download import RemoteError
+from vidbook.io.weights import read_state
 from vidbook.models.core import check_model
-from vidbook.pretrained import WeightsError, load_weights, read_state
+from vidbook.pretrained import load_weights
 
 small = 'tsn_slim tsm_slim slowonly_slim'.split()                                            # also exported
 large = 'tsn_r50 tsm_r50 slowonly_r50'.split()
@@ -64,7 +66,7 @@ def test_three_ways_to_see_time():
 
 def test_weights_from_an_address(tmp_path, monkeypatch):
     "Downloaded once; a file name with a part of its SHA-256 is held to it, and nothing is left of a file that is not what it says"
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path/'home'))
+    monkeypatch.setenv('VIDBOOK_CACHE', str(tmp_path/'home'))
     torch.save(found['tsn_slim'](3).state_dict(), tmp_path/'file.pth')
     data = (tmp_path/'file.pth').read_bytes()
     right, wrong = f'net-{hashlib.sha256(data).hexdigest()[:8]}.pth', 'net-00000000.pth'
@@ -75,8 +77,8 @@ def test_weights_from_an_address(tmp_path, monkeypatch):
     address = f'http://127.0.0.1:{server.server_port}/'
     try:
         load_weights(found['tsn_slim'](3), address+right)
-        for name in (wrong, 'absent.pth'):
-            with pytest.raises(WeightsError, match='could not be downloaded'): read_state(address+name)
+        for name, why in ((wrong, 'and not 00000000, so it was removed'), ('absent.pth', '404')):
+            with pytest.raises(RemoteError, match=why): read_state(address+name)
     finally: server.shutdown()
-    assert [p.name for p in (tmp_path/'home').rglob('*') if p.is_file()] == [right]
+    assert [p.name for p in (tmp_path/'home').rglob('*') if p.is_file()] == [f'{right[4:12]}-{right}']
     read_state(address+right)                           # the server is gone: from the copy

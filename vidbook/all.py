@@ -78,6 +78,7 @@ from vidbook.presets.recognition import *
 from vidbook.inference.ensemble import *
 from vidbook.inference.predict import *
 from vidbook.inference.windows import *
+from vidbook.inference.stream import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.motion import *
 from vidbook.widgets.results import *

@@ -173,7 +173,7 @@ class _Limit:
     def wrong(self, path):
         "What is wrong with a whole file, None if nothing is"
         if self.size not in (None, found := path.stat().st_size): return f'it has {found} bytes where {self.size} are expected'
-        if self.sha256 not in (None, found := self.sha256 and sha256_of(path)): return f'its SHA-256 is {found} and not {self.sha256}'
+        if self.sha256 and not (found := sha256_of(path)).startswith(self.sha256): return f'its SHA-256 is {found} and not {self.sha256}'
 
 # %% ../../nbs/io/download.ipynb #94aa0237
 class _Bar:
@@ -258,7 +258,7 @@ def _alone(part):
 def download(
     url:str, # https or http address of a file
     dest, # File to write, or an existing folder (or a name with / at its end) to write it to by its own name
-    sha256:str=None, # Hexadecimal digest of the whole file, if known
+    sha256:str=None, # Hexadecimal digest of the whole file, or its first digits, if known
     size:int=None, # Its bytes, if known
     max_bytes:float=500e9, # Refuse more than these
     retries:int=5, # Attempts without progress after the first
@@ -288,7 +288,7 @@ def cache_folder()->Path:
 
 def cached_download(
     url:str, # https or http address of a file
-    sha256:str=None, # Hexadecimal digest of the whole file, if known
+    sha256:str=None, # Hexadecimal digest of the whole file, or its first digits, if known
     **kwargs # As in `download`
 )->Path: # The file in the cache
     "Fetch a file into the user's cache, once"
