@@ -70,10 +70,15 @@ from vidbook.metrics.recognition import *
 from vidbook.callbacks.multiview import *
 from vidbook.callbacks.precision import *
 from vidbook.callbacks.schedule import *
+from vidbook.callbacks.validation import *
+from vidbook.callbacks.freezing import *
+from vidbook.callbacks.averaging import *
+from vidbook.callbacks.gradients import *
 from vidbook.learner.classify import *
 from vidbook.learner.checkpoint import *
 from vidbook.learner.optim import *
 from vidbook.presets.core import *
+from vidbook.presets.settings import *
 from vidbook.presets.recognition import *
 from vidbook.inference.ensemble import *
 from vidbook.inference.predict import *
@@ -83,3 +88,4 @@ from vidbook.interpret.classify import *
 from vidbook.interpret.motion import *
 from vidbook.widgets.results import *
 from vidbook.export.report import *
+from vidbook.export.publish import *

@@ -7,12 +7,15 @@ __all__ = ['Piece', 'Linear', 'Steps', 'Cosine', 'Exponential', 'Polynomial', 'C
            'cosine_schedule', 'schedule_curves', 'plot_schedule', 'FollowSchedule']
 
 # %% ../../nbs/callbacks/schedule.ipynb #0404cd0a
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import singledispatch
 from math import cos, pi
 
 import numpy as np
 import pandas as pd
 from fastai.callback.core import Callback
+
+from ..utils import VidbookError
 
 # %% ../../nbs/callbacks/schedule.ipynb #3c3c6563
 @dataclass(frozen=True)
@@ -21,11 +24,15 @@ class Piece:
     begin:float=0 # Epoch
     end:float=None # Epoch; that of the whole schedule if None
     by_epoch:bool=False # Move once an epoch instead of with each iteration
+    iters:bool=field(default=False, kw_only=True) # All that is said in epochs is meant in iterations, such as a warm-up of 500
+
+    def __post_init__(self):
+        if self.by_epoch and self.iters: raise ValueError(f'{self}: it moves once an epoch or is told in iterations, not both; drop one.')
 
     def __call__(self, value:float, base:float, step:int, n_iter:int, epochs:float)->float:
         "`value`, changed for iteration `step` of a training with `n_iter` iterations an epoch"
-        unit, now = (1, step//n_iter) if self.by_epoch else (n_iter, step)
-        begin, end = (int(o*unit) for o in (self.begin, epochs if self.end is None else self.end))
+        unit, now = (1, step//n_iter) if self.by_epoch else (1 if self.iters else n_iter, step)
+        begin, end = int(self.begin*unit), int(epochs*(n_iter if self.iters else unit) if self.end is None else self.end*unit)
         return value if now < begin or end <= begin else self.change(value, base, min(now, end-1) - begin, end - begin, unit)
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Schedule:
         for name in ('lr', 'mom', 'wd'):
             pieces = getattr(self, name)
             object.__setattr__(self, name, (pieces,) if isinstance(pieces, Piece) else tuple(pieces))
-            late = [o for o in getattr(self, name) if o.begin >= self.epochs]
+            late = [o for o in getattr(self, name) if o.begin >= self.epochs and not o.iters]
             if late: raise ValueError(f'Schedule: {late[0]} begins at epoch {late[0].begin:g}, when the training of {self.epochs:g} epochs is over.')
 
     def at(self,
@@ -134,6 +141,7 @@ def cosine_schedule(
     return Schedule(epochs, rise + (Cosine(warmup, None, by_epoch, low),))
 
 # %% ../../nbs/callbacks/schedule.ipynb #9b6530bb
+@singledispatch
 def schedule_curves(
     schedule:Schedule, # What shall be followed
     n_iter:int=100, # Iterations of an epoch
@@ -142,6 +150,8 @@ def schedule_curves(
     wd=.01, # Weight decay, or one for each group
 )->pd.DataFrame: # A row for each iteration and group: step, epoch, group, lr, mom, wd
     "All that a schedule will do"
+    if not isinstance(schedule, Schedule):
+        raise VidbookError(f'schedule_curves knows schedules and learners of `video_learner`, not a {type(schedule).__name__}.')
     bases = {k: v if isinstance(v, (list, tuple)) else [v] for k,v in dict(lr=lr, mom=mom, wd=wd).items()}
     n = max(map(len, bases.values()))
     rows = [dict(step=i, epoch=i/n_iter, group=g, **{k: schedule.at(i, n_iter, v[g % len(v)], k) for k,v in bases.items()})
@@ -158,6 +168,7 @@ def plot_schedule(
     from matplotlib import pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 2.4), dpi=72, layout='constrained')[1]
     for label,table in (curves.items() if isinstance(curves, dict) else [('', curves)]):
+        if 'frozen' in table: table = table.assign(**{name: table[name].mask(table['frozen'])})
         for group,rows in table.groupby('group'):
             ax.plot(rows['epoch'], rows[name], label=f'{label} group {group}'.strip() if table['group'].nunique() > 1 else label)
     ax.set(xlabel='epoch', ylabel=name)
@@ -173,6 +184,8 @@ class FollowSchedule(Callback):
     def before_fit(self):
         if self.n_epoch > self.schedule.epochs:
             raise ValueError(f'The schedule is made for {self.schedule.epochs:g} epochs, not {self.n_epoch}.')
+        lacking = [k for k in self.names if k not in self.opt.hypers[0]]
+        if lacking: raise VidbookError(f'The schedule changes {lacking[0]!r}, which this optimizer has not (it has {", ".join(self.opt.hypers[0])}).')
         self.bases, self.seen, self.hps = {k: [h[k] for h in self.opt.hypers] for k in self.names}, [], {k: [] for k in self.names}
 
     def before_batch(self):
@@ -181,6 +194,9 @@ class FollowSchedule(Callback):
         self.seen += [dict(step=step, epoch=step/self.n_iter, group=g, **{k: h[k] for k in ('lr', 'mom', 'wd') if k in h})
                       for g,h in enumerate(self.opt.hypers)]
         for k in self.names: self.hps[k].append(self.opt.hypers[-1][k])
+
+    def state_dict(self): return dict(schedule=self.schedule.to_dict(), bases=self.bases)
+    def load_state_dict(self, state): self.bases = state['bases']
 
     def after_fit(self):
         if hasattr(self.learn, 'recorder') and hasattr(self, 'hps'): self.recorder.hps = self.hps     # for plot_sched
