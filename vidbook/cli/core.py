@@ -21,7 +21,9 @@ commands = dict(
     prepare='vidbook.cli.prepare:prepare',
     check='vidbook.cli.check:check',
     predict='vidbook.cli.commands:predict',
-    zoo='vidbook.cli.commands:zoo',
+    zoo='vidbook.cli.zoo:zoo',
+    publish='vidbook.cli.zoo:publish',
+    doctor='vidbook.cli.doctor:doctor',
     selftest='vidbook.cli.selftest:selftest',
 )
 
