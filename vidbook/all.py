@@ -77,6 +77,10 @@ from vidbook.callbacks.gradients import *
 from vidbook.learner.classify import *
 from vidbook.learner.checkpoint import *
 from vidbook.learner.optim import *
+from vidbook.learner.plan import *
+from vidbook.learner.saves import *
+from vidbook.learner.saving import *
+from vidbook.learner.state import *
 from vidbook.presets.core import *
 from vidbook.presets.settings import *
 from vidbook.presets.recognition import *
@@ -86,6 +90,7 @@ from vidbook.inference.windows import *
 from vidbook.inference.stream import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.motion import *
+from vidbook.widgets.core import *
 from vidbook.widgets.results import *
 from vidbook.export.report import *
 from vidbook.export.publish import *
