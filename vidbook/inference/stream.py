@@ -25,7 +25,7 @@ def camera(
     import cv2
     capture = cv2.VideoCapture(device)
     try:
-        if not capture.isOpened(): raise MediaError(f'camera {device}', 'it cannot be opened', 'mend its number or address, or close what else uses it')
+        if not capture.isOpened(): raise MediaError(f'camera {device}', 'it cannot be opened', 'mend its number, or close what else uses it')
         while True:
             got, frame = capture.read()
             if not got: raise MediaError(f'camera {device}', 'it gives no more frames', 'look at its cable or network')
@@ -95,19 +95,6 @@ def _window(kept, begin):
     fps = (len(kept)-1)/(times[-1]-times[0]) if len(kept) > 1 else 25.
     return WindowReader('camera', fps, times, dict(enumerate(frame for _,frame in kept))), times[0]-begin, times[-1]-begin
 
-def watch(
-    predict:Predictor, # What names a video
-    frames, # Iterable of uint8 (H, W, 3) that gives each frame when it is taken, such as `camera()`
-    length:float=2., # Of the window, in seconds
-    step:float=.5, # From one answer to the next, in seconds
-    most:int=512, # Frames that are kept at most
-): # Iterator over `Moment`
-    "Predict what a camera sees, again and again, until its frames end or nobody asks any more"
-    if not (length > 0 and step > 0): raise VidbookError(f'a window of {length} s every {step} s: both must be above zero')
-    source = LatestFrames(frames, length, predict.pipeline.stages[2].short_side, most)
-    try: yield from _answers(predict, source, length, step)
-    finally: source.close()
-
 def _answers(predict, source, length, step):
     seen, kept = source.latest(0)
     if not kept: raise MediaError('camera', 'not one frame came', 'look at what should give them')
@@ -125,3 +112,17 @@ def _moment(predict, source, kept, begin, late):
     reader, start, end = _window(kept, begin)
     probs = predict.probs_of(predict.score_views(_clip(predict.pipeline, reader)))
     return Moment(start, end, Prediction(None, probs, predict.vocab), source.clock()-kept[-1][0], late)
+
+# %% ../../nbs/inference/stream.ipynb #9d493c99
+def watch(
+    predict:Predictor, # What names a video
+    frames, # Iterable of uint8 (H, W, 3) that gives each frame when it is taken, such as `camera()`
+    length:float=2., # Of the window, in seconds
+    step:float=.5, # From one answer to the next, in seconds
+    most:int=512, # Frames that are kept at most
+): # Iterator over `Moment`
+    "Predict what a camera sees, again and again, until its frames end or nobody asks any more"
+    if not (length > 0 and step > 0): raise VidbookError(f'a window of {length} s every {step} s: both must be above zero')
+    source = LatestFrames(frames, length, predict.pipeline.stages[2].short_side, most)
+    try: yield from _answers(predict, source, length, step)
+    finally: source.close()

@@ -89,9 +89,10 @@ _kinds = {    # name: codec, how it is encoded
 # %% ../../nbs/io/corpus.ipynb #e6fdbd97
 def _picture(i, name): return numbered_frame(i, *((95, 127) if 'odd' in name else (96, 128)))
 
-def _encoded(folder, n):
-    "One case for each kind of which there is an encoder"
-    for name,(codec, how) in _kinds.items():
+def _encoded(folder, n, names=_kinds):
+    "One case for each kind of `names` of which there is an encoder"
+    for name in names:
+        codec, how = _kinds[name]
         if codec not in av.codec.codecs_available: continue
         frames = [_picture(i, name) for i in range(n)]
         yield Case(name.split('.')[0], _encode(folder/name, frames, codec, **how), list(range(n)))
