@@ -8,6 +8,7 @@ __all__ = ['ClipRow', 'VideoDataLoaders', 'views_dl', 'dl_ids', 'trace']
 # %% ../../nbs/data/loaders.ipynb #2071cf37
 import os, warnings
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -22,6 +23,7 @@ from . import show   # registers show_batch and show_results for clips
 from .block import ClipTransform, VideoBlock, left_right_pairs
 from .cache import FrameCache
 from .geometry import as_wh
+from .passes import seeded
 from .lists import read_frame_list, read_video_list
 from .spec import ClipSpec, Views
 from .table import TableError, check_table, from_folders, read_table, table_x, vocab_of
@@ -243,10 +245,12 @@ def trace(
     dls:DataLoaders, # Made with a `VideoBlock`
     i:int=0, # Number of the clip within its split
     split:int=0, # 0: training, 1: validation
+    seed:int=None, # Of what is drawn; the generators as they are if None
 )->list: # Of `Stage` (stage, data, ms, bytes)
     "What each stage makes of one clip"
-    dl = dls[split]
-    row = dl.items[i]
+    with nullcontext() if seed is None else seeded(seed): return _trace(dls[split], dls[split].items[i], split)
+
+def _trace(dl, row, split):
     log = dl.clips.pipeline(split).trace(getattr(row, 'video', row))
     x = log[-1].data[None].to(dl.device)
     for f in dl.after_batch.fs:
