@@ -179,16 +179,16 @@ def _tensors(state, read):
     return {k: flat[e.storage.key].view(e.storage.dtype).as_strided(e.shape, e.strides, e.offset) for k, e in state.items()}
 
 # %% ../../nbs/io/weights.ipynb #fa761252
-_spoilt = (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, EOFError, RuntimeError, KeyError, AttributeError, IndexError, TypeError,
-           MemoryError, NotImplementedError, OverflowError, RecursionError)
+_clear = (ValueError, EOFError, OSError, zipfile.BadZipFile)             # their own words say what is wrong
 
 def _read_torch(path):
     "The state dict in a file of `torch.save`"
     try:
         with (_open_zip if zipfile.is_zipfile(path) else _open_pickles)(path) as (content, read): return _tensors(_state_in(content, path), read)
-    except _spoilt as e:
-        why = ' '.join(str(e).split())[:160] or type(e).__name__
-        raise WeightsError(f'{path} cannot be read as weights ({why}): give a .pth file of a state dict, or safetensors.') from e
+    except WeightsError: raise
+    except Exception as e:                                               # bytes that are no pickle raise anything
+        why = ('' if isinstance(e, _clear) else f'it is damaged, {type(e).__name__} ') + ' '.join(str(e).split())[:160]
+        raise WeightsError(f'{path} cannot be read as weights ({why.strip()}): give a .pth file of a state dict, or safetensors.') from e
 
 # %% ../../nbs/io/weights.ipynb #43c22d89
 card_format = 1   # Raised when older versions could not read a card any more
