@@ -213,8 +213,9 @@ def test_archives_that_contradict_themselves(tmp_path):
     "Two members of one name, two pickles, a size in the directory that is not true"
     path, data = tmp_path/'a.pth', struct.pack('4f', 1, 2, 3, 4)
     zipped(path, state(good), {'0': data})
-    with pytest.warns(UserWarning, match='Duplicate'), zipfile.ZipFile(path, 'a') as z: z.writestr('archive/data.pkl', state(attacks['global']))
-    with pytest.raises(WeightsError, match='not one of torch.save'): read_state(path)
+    for name in ('archive/data/0', 'archive/data.pkl'):
+        with pytest.warns(UserWarning, match='Duplicate'), zipfile.ZipFile(path, 'a') as z: z.writestr(name, state(good) if name.endswith('pkl') else data[::-1])
+        with pytest.raises(WeightsError, match='not one of torch.save'): read_state(path)
     zipped(path, state(good), {'0': data, '1/data.pkl': state(good)})
     with pytest.raises(WeightsError, match='not one of torch.save'): read_state(path)
     zipped(path, state(tensor((1000,), (1,), 1000)), {'0': data})

@@ -22,13 +22,13 @@ def _presets(names):
     "The presets of these names"
     from vidbook import presets
     if not names: raise VidbookError('which one? Give a name; `vidbook zoo list` shows them')
-    try: return [presets.find(name) for name in names]
-    except KeyError as e: raise VidbookError(e.args[0]) from None
+    return [presets.find(name) for name in names]
 
 def _show(preset):
     "Everything about a preset"
     from dataclasses import fields
-    facts = {f.name: getattr(preset, f.name) for f in fields(preset)} | dict(arch=preset.arch.__name__, labels=f'{preset.classes} ({len(preset.vocab)})')
+    facts = {f.name: getattr(preset, f.name) for f in fields(preset)}
+    facts |= dict(arch=preset.arch.__name__, labels=f'{preset.classes} ({len(preset.vocab)})')
     print('\n'.join(f'{name:14}{value}' for name, value in facts.items() if value not in (None, (), {})), end='\n\n')
 
 # %% ../../nbs/cli/zoo.ipynb #610c098c
@@ -63,7 +63,6 @@ def publish(
     "Write a model as one file with its card: `vidbook publish my_recogniser zoo`"
     from vidbook.export.publish import publish
     from vidbook.learner.checkpoint import read_card
-    if preset: [preset] = _presets([preset])
     path = publish(source, dest, name, preset)
     card = read_card(path)
     print(f'{path}: {path.stat().st_size/1e6:.1f} MB, {card.arch.rpartition(".")[2]}, {card.n_out} classes')

@@ -230,6 +230,7 @@ def weights_file(
     if not path.is_file(): raise WeightsError(f'{path} is {what_is(path)}: give a weights file (.pth, .pt or .safetensors).')
     return path
 
+# %% ../../nbs/io/weights.ipynb #58b77053
 def read_state(
     source # A state dict (also inside a checkpoint's dict), or what `weights_file` takes
 )->dict: # Names and tensors, on the CPU

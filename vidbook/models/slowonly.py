@@ -11,13 +11,15 @@ from .core import PoolHead, VideoModel
 from .resnet import ResNet, resnet_keys
 
 # %% ../../nbs/models/slowonly.ipynb #f4affe94
-_letters = list(enumerate('abc', 1))
+_abc = list(enumerate('abc', 1))
 pyslowfast_keys = [(r'^s1\.pathway0_stem', 'backbone.conv1'), *((rf'^s{n+1}\.pathway0_res', f'backbone.layer{n}.') for n in (1, 2, 3, 4)),
                    (r'\.branch1\.', '.downsample.conv.'), (r'\.branch1_bn\.', '.downsample.bn.'), (r'^head\.projection', 'head.fc_cls'),
-                   *((rf'\.branch2\.{c}\.', f'.conv{n}.conv.') for n, c in _letters), *((rf'\.branch2\.{c}_bn\.', f'.conv{n}.bn.') for n, c in _letters)]
-pytorchvideo_keys = [(r'^blocks\.0\.conv\.', 'backbone.conv1.conv.'), (r'^blocks\.0\.norm\.', 'backbone.conv1.bn.'), (r'^blocks\.5\.proj', 'head.fc_cls'),
-                     (r'^blocks\.([1-4])\.res_blocks', r'backbone.layer\1'), (r'\.branch1_conv\.', '.downsample.conv.'), (r'\.branch1_norm\.', '.downsample.bn.'),
-                     *((rf'\.branch2\.conv_{c}\.', f'.conv{n}.conv.') for n, c in _letters), *((rf'\.branch2\.norm_{c}\.', f'.conv{n}.bn.') for n, c in _letters)]
+                   *((rf'\.branch2\.{c}\.', f'.conv{n}.conv.') for n, c in _abc), *((rf'\.branch2\.{c}_bn\.', f'.conv{n}.bn.') for n, c in _abc)]
+pytorchvideo_keys = [(r'^blocks\.0\.conv\.', 'backbone.conv1.conv.'), (r'^blocks\.0\.norm\.', 'backbone.conv1.bn.'),
+                     (r'^blocks\.([1-4])\.res_blocks', r'backbone.layer\1'), (r'^blocks\.5\.proj', 'head.fc_cls'),
+                     (r'\.branch1_conv\.', '.downsample.conv.'), (r'\.branch1_norm\.', '.downsample.bn.'),
+                     *((rf'\.branch2\.conv_{c}\.', f'.conv{n}.conv.') for n, c in _abc),
+                     *((rf'\.branch2\.norm_{c}\.', f'.conv{n}.bn.') for n, c in _abc)]
 slowonly_keys = (*resnet_keys, pyslowfast_keys, pytorchvideo_keys)
 
 # %% ../../nbs/models/slowonly.ipynb #78c67109
