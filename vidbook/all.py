@@ -91,6 +91,7 @@ from vidbook.inference.stream import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.motion import *
 from vidbook.widgets.core import *
+from vidbook.widgets.pipeline import *
 from vidbook.widgets.results import *
 from vidbook.export.report import *
 from vidbook.export.publish import *
