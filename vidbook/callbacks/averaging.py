@@ -55,7 +55,7 @@ class AverageWeights(Callback):
     def after_fit(self):
         self.put_back()
         if self.training_on and self.final: self._swap(); self.swapped = False
-        self.training_on = False
+        self.training_on = self.restored = False
 
     def state_dict(self): return dict(steps=self.steps, average=self.average)
     def load_state_dict(self, state):

@@ -32,6 +32,9 @@ class Freeze(Callback):
         for p in self.held: p.requires_grad_(True)
         self.held = ()
 
+    def state_dict(self): return {}            # each training finds out anew what it freezes
+    def load_state_dict(self, state): pass
+
 # %% ../../nbs/callbacks/freezing.ipynb #cf7ae1d8
 class FreezeNorms(Freeze):
     "Batch norms keep their statistics, scales and shifts"

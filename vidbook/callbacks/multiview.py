@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from fastai.callback.core import Callback
 from fastai.losses import BCEWithLogitsLossFlat
+from fastai.torch_core import to_device
+from fastcore.basics import noop
 
 from ..data.loaders import views_dl
 from ..data.spec import Views
@@ -42,17 +44,32 @@ class MultiView(Callback):
         self.views,self.average,self.max_views,self.plain_dl = Views(clips, crops),average,max_views,None
 
     def before_validate(self):
+        self.put_back()
         if self.average == 'prob' and isinstance(self.learn.loss_func, BCEWithLogitsLossFlat):
             raise ValueError("classes that do not exclude each other have no softmax: give MultiView(average='score')")
         self.plain_dl,self.chunk = self.learn.dl,self.max_views or getattr(self.learn.dl, 'bs', None) or 1
         if self.views != Views(): self.learn.dl = views_dl(self.learn.dl, self.views)
+        self.place, self.tfms = next(self.learn.model.parameters()).device, None
+        if hasattr(self.learn, 'held') and hasattr(self.learn.dl, 'new'): self._hold()
+
+    def _hold(self):
+        "Let batches stay where the loader has put them together, as bytes; chunks are fetched and normalised one after the other"
+        self.learn.dl, self.learn.held = self.learn.dl.new(), True
+        self.tfms, self.learn.dl.after_batch, self.learn.dl.device = self.learn.dl.after_batch, noop, None
+
+    def _fetch(self, xb):
+        "A chunk on the model's device; the loader's transforms know clips by their type, which the learner has taken away"
+        if self.tfms is None: return xb
+        xb = to_device(xb, self.place)
+        return tuple(o.as_subclass(Tensor) for o in self.tfms(self.learn.dl._retain_dl(xb) if hasattr(self.learn.dl, '_retain_dl') else xb))
 
     def before_batch(self):
         "All chunks but the last go through the model here, the last one as the learner's own batch"
-        self.whole = self.learn.xb
-        if self.whole[0].ndim != 6: self.whole = None; return
-        *first, self.learn.xb = zip(*(x.flatten(0, 1).split(self.chunk) for x in self.whole))
-        self.done = [self.learn.model(*xb) for xb in first]
+        self.whole, self.learn.yb = self.learn.xb, to_device(self.learn.yb, self.place)
+        if self.whole[0].ndim != 6: self.learn.xb, self.whole = self._fetch(self.whole), None; return
+        *first, last = zip(*(x.flatten(0, 1).split(self.chunk) for x in self.whole))
+        self.done = [self.learn.model(*self._fetch(xb)) for xb in first]
+        self.learn.xb = self._fetch(last)
 
     def after_pred(self):
         if self.whole is None: return
@@ -62,7 +79,9 @@ class MultiView(Callback):
         averaged = average_views(scores, self.average)
         self.learn.pred = averaged.clamp_min(1e-12).log() if self.average == 'prob' else averaged
 
-    def after_validate(self): self.after_fit()
-    def after_fit(self):
+    def after_validate(self): self.put_back()
+    def after_fit(self): self.put_back()
+    def put_back(self):
         "The loader back to its place; `after_fit` comes at the end of a validation that failed, too"
         if self.plain_dl is not None: self.learn.dl,self.plain_dl = self.plain_dl,None
+        if hasattr(self.learn, 'held'): self.learn.held = False

@@ -195,8 +195,5 @@ class FollowSchedule(Callback):
                       for g,h in enumerate(self.opt.hypers)]
         for k in self.names: self.hps[k].append(self.opt.hypers[-1][k])
 
-    def state_dict(self): return dict(schedule=self.schedule.to_dict(), bases=self.bases)
-    def load_state_dict(self, state): self.bases = state['bases']
-
     def after_fit(self):
         if hasattr(self.learn, 'recorder') and hasattr(self, 'hps'): self.recorder.hps = self.hps     # for plot_sched

@@ -16,7 +16,7 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.optimizer import Adam
 from fastcore.meta import delegates
 
-from ..callbacks.precision import Bf16
+from ..callbacks.precision import Bf16, Fp16
 from ..io.source import VideoFile
 from .optim import GroupedOptimizer, param_groups
 from ..pretrained import init_from
@@ -26,6 +26,7 @@ from ..utils import VidbookError
 class VideoLearner(Learner):
     "A `Learner` that knows how its network was made"
     arch,arch_kw,n_out,rules = None,{},None,()
+    held = False    # Do batches stay on the host until a callback fetches them?
 
     def create_opt(self):
         "Make the optimizer; with `rules` one whose groups have factors"
@@ -42,13 +43,27 @@ class VideoLearner(Learner):
         "Label, its number and the probability of each class for one video: a path or a `VideoFile`"
         return super().predict(VideoFile(item) if isinstance(item, (str, Path)) else item, **kwargs)
 
+    def _set_device(self, b): return b if self.held else super()._set_device(b)
+
+    def _do_fit(self):
+        "As fastai's; what callbacks have changed for the time of the training is put back after an error, too"
+        try: super()._do_fit()
+        except BaseException:
+            for cb in self.cbs:
+                if hasattr(type(cb), 'put_back'): cb.put_back()
+            raise
+
     def to_bf16(self):
         "Forward passes in bfloat16 from now on, on any device"
         return self.to_fp32().add_cb(Bf16)
 
+    def to_fp16(self, **kwargs):
+        "Forward passes in float16 from now on, on any device, with scaled gradients; `kwargs` are for `torch.amp.GradScaler`"
+        return self.to_fp32().add_cb(Fp16(**kwargs))
+
     def to_fp32(self):
         "Forward passes in float32 from now on"
-        return self.remove_cbs([Bf16, MixedPrecision])
+        return self.remove_cbs([Bf16, MixedPrecision])    # Fp16 is a kind of Bf16
 
 # %% ../../nbs/learner/classify.ipynb #66144eb2
 def is_multi_label(
