@@ -19,12 +19,13 @@ from fastai.data.transforms import AttrGetter
 from fastcore.basics import patch
 from fasttransform import Pipeline
 
+# %% ../../nbs/data/loaders.ipynb #51470bfb
 from . import show   # registers show_batch and show_results for clips
 from .block import ClipTransform, VideoBlock, left_right_pairs
 from .cache import FrameCache
 from .geometry import as_wh
-from .passes import seeded
 from .lists import read_frame_list, read_video_list
+from .passes import seeded
 from .spec import ClipSpec, Views
 from .table import TableError, check_table, from_folders, read_table, table_x, vocab_of
 from .transforms import Stage
