@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from fastai.torch_core import get_model
 from safetensors.torch import save
 
 import vidbook
@@ -32,7 +33,7 @@ def preset_card(
 
 def _parts(source, preset, arch, metrics):
     "Network, card and a name for what is to be published"
-    if hasattr(source, 'model'): return source.model, card_of(source, ''), source.arch.__name__
+    if hasattr(source, 'model'): return get_model(source.model), card_of(source, ''), source.arch.__name__
     if preset is None:
         model, card = load_network(source, arch)
         return model, card, Path(source).name
@@ -43,7 +44,7 @@ def _parts(source, preset, arch, metrics):
 _ending = re.compile(r'(-[0-9a-f]{8})?(\.\w+)?$')
 
 def publish(
-    source, # Learner, export, published file; or with `preset` a checkpoint: path, web address or state dict
+    source, # Learner, export, save of a training, published file; or with `preset` a checkpoint: path, web address or state dict
     dest, # Folder for the file
     name:str=None, # Its name, without digits and ending; that of the network, export or preset if left out
     preset=None, # `Preset` that a checkpoint was trained from, or its name
