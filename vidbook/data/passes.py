@@ -16,18 +16,23 @@ from fastai.data.core import TfmdDL
 # %% ../../nbs/data/passes.ipynb #2bdf895e
 @contextmanager
 def seeded(
-    *seed:int # Any whole numbers >= 0
+    *seed:int, # Any whole numbers >= 0
+    device=None # Whose generator does so, too
 ):
     "Python's, NumPy's and torch's generators on the CPU start from `seed` in the block, and go on where they were behind it"
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    own = torch.get_device_module(device) if device and device.type != 'cpu' else None
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state(), own and own.get_rng_state()
     a, b = np.random.SeedSequence(seed).generate_state(2).tolist()
     random.seed(a); np.random.seed(b); torch.default_generator.manual_seed(a << 32 | b)    # `torch.manual_seed` would touch GPUs, too
+    if own: own.manual_seed(a << 32 | b)
     try: yield
-    finally: random.setstate(before[0]); np.random.set_state(before[1]); torch.set_rng_state(before[2])
+    finally:
+        random.setstate(before[0]); np.random.set_state(before[1]); torch.set_rng_state(before[2])
+        if own: own.set_rng_state(before[3])
 
 # %% ../../nbs/data/passes.ipynb #02539891
 class PassDL(TfmdDL):
-    "A loader whose items depend on `seed`, the pass and their number alone"
+    "A loader whose items depend on `seed`, the pass and their number alone, and transforms of batches on the batch's number"
     def __init__(self,
         dataset, bs=16, # As in fastai
         seed:int=None, # Of everything random; drawn from Python's generator if None
@@ -62,12 +67,17 @@ class PassDL(TfmdDL):
         return -(-self._share()//self.bs)
 
     def __iter__(self):
-        self.done = self.skip
+        self.done, self.now, over, batches = self.skip, (now := object()), object(), super().__iter__()
         try:
-            for batch in super().__iter__():
+            while (batch := self._next(batches, over)) is not over:
                 self.done += 1
                 yield batch
-        finally: self.passes, self.skip, self.done = self.passes + 1, 0, 0
+        finally:
+            if self.now is now: self.passes, self.skip, self.done = self.passes + 1, 0, 0    # not if a broken-off pass is closed late
+
+    def _next(self, batches, over):
+        "The next batch; its transforms draw in this process"
+        with seeded(self.seed, self.passes, self.done, 1 + self.part[0], device=self.device): return next(batches, over)
 
     def position(self)->dict:
         "Where this loader is: its seed, passes that have ended, and batches of the present pass that were given"
@@ -77,4 +87,4 @@ class PassDL(TfmdDL):
         position:dict # Of `position`
     ):
         "Go on from there with the next pass"
-        self.seed, self.passes, self.skip = position['seed'], position['passes'], position['done']
+        self.seed, self.passes, self.skip, self.now = position['seed'], position['passes'], position['done'], None

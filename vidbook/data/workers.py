@@ -12,6 +12,7 @@ from time import time
 from traceback import clear_frames
 
 import pandas as pd
+import torch
 from fastai.data.load import _FakeLoader
 
 from .scratch import Scratch
@@ -127,6 +128,9 @@ class WorkerLoader(_FakeLoader):
         start:str=None, # 'fork', 'forkserver' or 'spawn'; Python's default if None
     ):
         self.__dict__.update(loader.__dict__, dataset=self, start=start)
+
+    @property
+    def generator(self): return torch.Generator()   # for the seed that torch draws in each pass: the training's generator stays where it is
 
     @property
     def multiprocessing_context(self):

@@ -24,8 +24,9 @@ def _network(learn):
     "What is trained"
     model, arch = get_model(learn.model), getattr(learn, 'arch', None)
     parts = {n: tuple(p.shape) for n,p in model.state_dict().items() if hasattr(p, 'shape')}
-    return {'network': arch_name(arch) if arch else type(model).__name__, 'arguments of the network': {k: _told(v) for k,v in (learn.arch_kw if arch else {}).items()},
-            'weights': {'tensors': len(parts), 'form': _digest(parts.items())}, 'classes': [str(o) for o in getattr(learn.dls, 'vocab', None) or []]}
+    return {'network': arch_name(arch) if arch else type(model).__name__, 'arguments of the network': _told(learn.arch_kw) if arch else {},
+            'weights': {'tensors': len(parts), 'form': _digest(parts.items())},
+            'classes': [str(o) for o in getattr(learn.dls, 'vocab', None) or []]}
 
 def _clips(dl):
     "Which items a loader has"
@@ -65,7 +66,8 @@ def _how(learn):
     "How it is trained"
     opt = learn.opt
     while 'opt' in vars(opt): opt = vars(opt)['opt']
-    return {'optimizer': type(opt).__name__, 'groups': [len(o) for o in learn.opt.param_lists], 'learning rates': [float(h['lr']) for h in learn.opt.hypers],
+    return {'optimizer': type(opt).__name__, 'groups': [len(o) for o in learn.opt.param_lists],
+            'learning rates': [float(h['lr']) for h in learn.opt.hypers],
             'loss': type(learn.loss_func).__name__, 'epochs': learn.n_epoch, 'processes': processes()[1],
             'callbacks': {name: _settings(cb) for name,cb in named_callbacks(learn).items() if cb.name not in _watch_only}}
 

@@ -64,6 +64,7 @@ def _write_model(learn, folder):
     except (WeightsError, TypeError): return                          # no learner of `video_learner`: it can be saved, but not exported
     (folder/'model.json').write_text(card, encoding='utf-8')
 
+# %% ../../nbs/learner/saves.ipynb #9755d039
 def _discard(path):
     "Remove a folder: its name goes first, so that half of it is not taken for a save"
     gone = path.with_name(f'.{path.name}-{os.getpid()}-{secrets.token_hex(4)}.part')
@@ -82,7 +83,8 @@ def write_save(
         for i,state in enumerate(states): save_state(temp/f'process{i}.safetensors', state)
         known = save._replace(processes=len(states), files={o.name: sha256(o) for o in temp.iterdir()})._asdict()
         del known['path']
-        (temp/'training.json').write_text(json.dumps(dict(format=saves_format, vidbook=vidbook.__version__) | known, indent=1), encoding='utf-8')
+        text = json.dumps(dict(format=saves_format, vidbook=vidbook.__version__) | known, indent=1)
+        (temp/'training.json').write_text(text, encoding='utf-8')
         for path in [*temp.iterdir(), temp]: _sync(path)
         if save.path.exists(): _discard(save.path)
     _sync(save.path.parent)
@@ -94,10 +96,12 @@ def read_save(
     "What a save tells of itself"
     path = Path(path)
     try: known = json.loads((path/'training.json').read_text(encoding='utf-8')); found = int(known['format'])
-    except (OSError, ValueError, KeyError, TypeError) as e: raise TrainingError(f'{path} is no whole save ({e}): remove it, or copy it again') from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise TrainingError(f'{path} is no whole save ({e}): remove it, or copy it again') from None
     if found > saves_format: raise TrainingError(f'{path} is of format {found}, this vidbook reads {saves_format}: update vidbook')
     try: return Save(path, **{k: known[k] for k in Save._fields if k in known})
-    except TypeError as e: raise TrainingError(f'{path/"training.json"} does not tell all ({e}): remove this save, or copy it again') from None
+    except TypeError as e:
+        raise TrainingError(f'{path/"training.json"} does not tell all ({e}): remove this save, or copy it again') from None
 
 def check_save(
     save:Save
@@ -106,10 +110,12 @@ def check_save(
     for name,digest in save.files.items():
         path = save.path/name
         if path.is_file() and sha256(path) == digest: continue
-        raise TrainingError(f'{path} is {"damaged" if path.exists() else "missing"}: copy it again, or remove {save.path} to go on from the save before it')
+        raise TrainingError(f'{path} is {"damaged" if path.exists() else "missing"}: copy it again, '
+                            f'or remove {save.path} to go on from the save before it')
 
 def _order(save): return save.fit, save.epoch, save.batch
 
+# %% ../../nbs/learner/saves.ipynb #31685ccf
 def list_saves(
     folder, # Of a training
 )->list: # Of `Save`, the last one last

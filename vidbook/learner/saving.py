@@ -38,7 +38,8 @@ class SaveTraining(Callback):
     ):
         if min(keep, epochs) < 1: raise TrainingError(f'SaveTraining: keep={keep}, epochs={epochs}; give at least 1')
         if resume not in (True, False, 'anyway'): raise TrainingError(f"SaveTraining: resume={resume!r}; give True, False or 'anyway'")
-        self.folder, self.epochs, self.iters, self.seconds, self.keep, self.monitor, self.resume = Path(folder), epochs, iters, seconds, keep, monitor, resume
+        self.folder, self.epochs, self.iters, self.seconds = Path(folder), epochs, iters, seconds
+        self.keep, self.monitor, self.resume = keep, monitor, resume
 
     def state_dict(self): return {}
     def load_state_dict(self, state): "What it has to know stands in the saves"
@@ -84,13 +85,15 @@ def start(self:SaveTraining)->int: # Number of the epoch
     self.tell('is done already' if first >= self.n_epoch else f'goes on with epoch {first}, batch {self.found.batch}')
     return first
 
+# %% ../../nbs/learner/saving.ipynb #f0e0a394
 @patch
 def _do_fit(self:VideoLearner):
     "The epochs of a fit, from where `SaveTraining` has it go on"
     saving = self._grab_cbs(SaveTraining)
-    for self.epoch in range(saving[0].start() if saving else 0, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+    for self.epoch in range(saving[0].start() if saving else 0, self.n_epoch):
+        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
-# %% ../../nbs/learner/saving.ipynb #f0e0a394
+# %% ../../nbs/learner/saving.ipynb #15b25409
 @patch
 def tell(self:SaveTraining, what):
     "Say something about this training, once"
@@ -109,8 +112,10 @@ def check(self:SaveTraining):
 @patch
 def must_be_active(self:SaveTraining):
     "Complain of learners whose loop does not call `start`"
-    if not hasattr(self.learn, 'lr_finder'): raise TrainingError('SaveTraining: make the learner with video_learner, and give it one SaveTraining only')
+    if hasattr(self.learn, 'lr_finder'): return
+    raise TrainingError('SaveTraining: make the learner with video_learner, and give it one SaveTraining only')
 
+# %% ../../nbs/learner/saving.ipynb #3446ca44
 @patch
 def tidy(self:SaveTraining)->list: # Of `Save`
     "What is in the folder, without what killed processes left; nothing if the training shall start over"
@@ -119,7 +124,8 @@ def tidy(self:SaveTraining)->list: # Of `Save`
         for save in list_saves(self.folder) if self.resume is False and self.fit == 1 else (): _discard(save.path)
     names, saves = of_first([o.path.name for o in list_saves(self.folder)]), list_saves(self.folder)
     if [o.path.name for o in saves] != names:
-        raise TrainingError(f'{self.folder} holds {", ".join(names)} for the first process, but not for process {processes()[0]}: give a folder that all share')
+        raise TrainingError(f'{self.folder} holds {", ".join(names)} for the first process, but not for process {processes()[0]}: '
+                            'give a folder that all share')
     return saves
 
 # %% ../../nbs/learner/saving.ipynb #bfea0e31
@@ -139,6 +145,7 @@ def accept(self:SaveTraining, save)->Save:
     for position in self.states['own']['loaders']: position |= {'done': 0}
     return save._replace(batch=0)
 
+# %% ../../nbs/learner/saving.ipynb #ec29b1cf
 @patch
 def complaint(self:SaveTraining, save)->str:
     "What has changed, and what can be done"
@@ -180,16 +187,18 @@ def is_best(self:SaveTraining)->bool:
     now = Save(None, 0, 0, 0, value=self.value())
     return best_save([*list_saves(self.folder), now], self.monitor or '') is now
 
+# %% ../../nbs/learner/saving.ipynb #dd072176
 @patch
 def save(self:SaveTraining, epoch, batch=0, finished=False):
     "Write a save; remove those that are no more needed"
     rank, states = processes()[0], {'own': own_state(self.learn, waiting=int(batch > 0))}
     if rank == 0: states['shared'] = shared_state(self.learn)
-    states, save = of_all(states), Save(save_path(self.folder, self.fit, epoch, batch), self.fit, epoch, batch, finished, None if batch else self.value(), self.plans)
-    self.saved_at = time.monotonic()
+    states, self.saved_at = of_all(states), time.monotonic()
     if rank: return
+    save = Save(save_path(self.folder, self.fit, epoch, batch), self.fit, epoch, batch, finished, None if batch else self.value(), self.plans)
     try:
         write_save(self.learn, save, states)
         prune(self.folder, self.keep, self.monitor or '')
     except (OSError, SafetensorError) as e:
-        raise TrainingError(f'{save.path} could not be written ({e}); the saves before it are whole: make room, and start again to go on from the last one') from e
+        raise TrainingError(f'{save.path} could not be written ({e}); the saves before it are whole: '
+                            'make room, and start again to go on from the last one') from e

@@ -54,7 +54,7 @@ def pack(
     if isinstance(value, torch.Tensor): return {'#': 'tensor', 'at': _put(tensors, value)}
     if isinstance(value, np.ndarray): return {'#': 'array', 'at': _put(tensors, torch.from_numpy(value.copy()))}
     if isinstance(value, dict): return {'#': 'dict', 'items': [[pack(k, tensors), pack(v, tensors)] for k,v in value.items()]}
-    if (kind := type(value).__name__) not in _listy: raise StateError(f'a {kind} cannot be kept: keep numbers, texts, tensors, and lists or dicts of them')
+    if (kind := type(value).__name__) not in _listy: raise StateError(f'a {kind} cannot be kept, but numbers, tensors, lists and dicts can')
     if (column := _column(value)) is not None: return {'#': kind, 'of': type(value[0]).__name__, 'at': _put(tensors, column)}
     return {'#': kind, 'items': [pack(o, tensors) for o in value]}
 
@@ -123,6 +123,7 @@ def arguments(obj):
     "Names of the arguments that an object was made with"
     return set(signature(type(obj).__init__).parameters) - {'self'}
 
+# %% ../../nbs/learner/state.ipynb #c9b36c18
 def object_state(
     obj, # Callback or metric
 )->dict:
@@ -159,6 +160,7 @@ def optimizer_state(
     frozen = next((o.frozen_idx for o in _optimizers(opt) if 'frozen_idx' in vars(o)), 0)
     return dict(state=_keeper(opt).state_dict(), frozen=frozen)
 
+# %% ../../nbs/learner/state.ipynb #c220dd2d
 def set_optimizer_state(
     opt, # Of the same kind
     state:dict, # Of `optimizer_state`
@@ -252,6 +254,7 @@ def set_positions(
         if hasattr(type(dl), 'resume'): dl.resume(position)
         elif position: dl.rng.setstate(position['rng'])
 
+# %% ../../nbs/learner/state.ipynb #eab49902
 def own_state(
     learn, # `Learner` while it fits
     waiting:int=0, # Batches that the training loader has given and that are not used yet
@@ -259,7 +262,8 @@ def own_state(
     "Generators, loaders, callbacks, gradients and counters of this process"
     callbacks = {name: object_state(cb) for name,cb in named_callbacks(learn).items()}
     metrics = [object_state(o) for o in learn.metrics] if learn.recorder.train_metrics else []
-    return dict(random=random_state(_device(learn)), loaders=[_position(dl, 0 if i else waiting) for i,dl in enumerate(learn.dls.loaders)], callbacks=callbacks, metrics=metrics,
+    loaders = [_position(dl, 0 if i else waiting) for i,dl in enumerate(learn.dls.loaders)]
+    return dict(random=random_state(_device(learn)), loaders=loaders, callbacks=callbacks, metrics=metrics,
                 gradients=gradients(get_model(learn.model)), counters={k: vars(learn)[k] for k in _counters if k in vars(learn)})
 
 def set_own_state(learn, state, skip=()):
