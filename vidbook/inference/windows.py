@@ -8,6 +8,7 @@ __all__ = ['window_times', 'WindowReader', 'file_windows', 'stream_windows', 'Mo
 # %% ../../nbs/inference/windows.ipynb #74cc8644
 import os
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
