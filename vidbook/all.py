@@ -75,6 +75,7 @@ from vidbook.callbacks.freezing import *
 from vidbook.callbacks.averaging import *
 from vidbook.callbacks.gradients import *
 from vidbook.learner.classify import *
+from vidbook.learner.rehearse import *
 from vidbook.learner.checkpoint import *
 from vidbook.learner.optim import *
 from vidbook.learner.plan import *
