@@ -127,6 +127,7 @@ inert = {
     'dict of an unknown class': glob('mmcv.utils.config ConfigDict')+b')R'+text('a')+b'Ns'+b'}'+text('b')+b'Nsb',
     'list and set of unknown classes': b']'+glob('a B')+b')\x81Na'+b'a'+glob('a C')+b')\x81(NN\x90a',
     'method of an unknown object': glob('builtins getattr')+b'('+glob('a B')+b')R'+text('c')+b'tR)R',
+    'keys of all kinds': b'}('+glob('a B')+b')RNNNK\x01N'+numbers((1, 2))+b'N('+numbers((1, 2))+b'K\x03tNu',
     'enum': glob('a Color')+b'K\x01\x85R',
     'numpy': glob('numpy.core.multiarray scalar')+b'('+glob('numpy dtype')+b'('+text('f8')+b'K\x00K\x01tR(K\x03'+text('<')+b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
              +glob('_codecs encode')+b'('+text('abcdefgh')+text('latin1')+b'tRtR',
@@ -154,6 +155,24 @@ def test_unknown_classes_are_inert(name, tmp_path):
     pickled = b'\x80\x02}'+text('meta')+inert[name]+b's'+text('state_dict')+b'}'+text('w0')+good+b'ss.'
     for path in (zipped(tmp_path/'a.pth', pickled, {'0': struct.pack('4f', 1, 2, 3, 4)}), legacy(tmp_path/'b.pth', pickled)):
         assert read_state(path)['w0'].tolist() == [[1, 2], [3, 4]]
+
+
+def nested(n, width=2):
+    "A tuple of tuples of tuples ..., each the same `width` times: its hash takes width**n steps, or n frames of the stack"
+    return b')'+(b'q\x07'+b'h\x07'+b'\x86' if width == 2 else b'\x85')*n
+
+
+@pytest.mark.parametrize('key', [nested(60), nested(30_000, 1)])
+def test_keys_that_never_end(key, tmp_path):
+    ways = {'item': b'}'+key+b'Ns', 'items': b'}('+key+b'Nu', 'dict': b'('+key+b'Nd', 'set': b'\x8f('+key+b'\x90', 'frozenset': b'('+key+b'\x91',
+            'ordered': glob('collections OrderedDict')+b'(]('+b']('+key+b'NeetR', 'unknown': glob('a B')+b')R'+key+b'Ns',
+            'shape': glob('torch._utils _rebuild_tensor_v2')+b'(N'+number(0)+key+key+b'tR',
+            'storage': b'('+text('storage')+glob('torch FloatStorage')+key+text('cpu')+number(4)+b'tQ', 'kind': b'('+key*5+b'tQ'}
+    for name, way in ways.items():
+        for path in (zipped(tmp_path/'a.pth', state(good, way), {'0': struct.pack('4f', 1, 2, 3, 4)}), legacy(tmp_path/'b.pth', state(good, way))):
+            with pytest.raises(WeightsError): read_state(path)
+    path = legacy(tmp_path/'b.pth', state(good)+b'\x80\x02]'+key+b'a.')
+    with pytest.raises(WeightsError): read_state(path)
 
 
 def test_the_reader_itself_cannot_be_changed(tmp_path):

@@ -53,9 +53,11 @@ class _Entry(NamedTuple):
 # %% ../../nbs/io/weights.ipynb #e0db9ec4
 def _entry(storage, offset, shape, strides, *rest):
     "In place of what rebuilds a tensor: its description, if its storage holds that many numbers"
-    numbers, last = (offset, *shape, *strides), sum((n-1)*s for n, s in zip(shape, strides, strict=True))
+    numbers = offset, *shape, *strides
     plain = isinstance(storage, _Storage) and all(type(n) is int and n >= 0 for n in numbers)
-    if not plain or math.prod(shape) and max(math.prod(shape), offset+last+1) > storage.n:
+    if not plain: raise ValueError('a tensor has a shape that is none')
+    last = sum((n-1)*s for n, s in zip(shape, strides, strict=True))
+    if math.prod(shape) and max(math.prod(shape), offset+last+1) > storage.n:
         raise ValueError(f'a tensor of shape {tuple(shape)} does not lie in the numbers that are there')
     return _Entry(storage, offset, tuple(shape), tuple(strides))
 
@@ -69,10 +71,23 @@ def _subclass(function, kind, args, *rest): return function(*args)      # a tens
 
 _kinds = dict(Float='float32', Double='float64', Half='float16', BFloat16='bfloat16', Long='int64', Int='int32', Short='int16', Char='int8',
               Byte='uint8', Bool='bool', ComplexFloat='complex64', ComplexDouble='complex128', Untyped='uint8')
-_known = {'collections.OrderedDict': dict, 'torch.Size': tuple, 'torch._utils._rebuild_tensor': _entry, 'torch._utils._rebuild_tensor_v2': _entry,
+_known = {'torch.Size': tuple, 'torch._utils._rebuild_tensor': _entry, 'torch._utils._rebuild_tensor_v2': _entry,
           'torch._utils._rebuild_tensor_v3': _typed_entry, 'torch._utils._rebuild_parameter': _inner,
           'torch._utils._rebuild_parameter_with_state': _inner, 'torch._tensor._rebuild_from_type_v2': _subclass,
           **{f'{m}.{k}Storage': getattr(torch, d) for k, d in _kinds.items() for m in ('torch', 'torch.cuda', 'torch.storage')}}
+
+# %% ../../nbs/io/weights.ipynb #662acc81
+def _check_keys(keys):
+    "A key may be a tuple, and hold tuples: the hash of one in one in one ... can take for ever, or more stack than there is"
+    for _ in range(3): keys = {id(o): o for k in keys if type(k) in (tuple, frozenset) for o in k}.values()
+    if keys: raise ValueError('it has keys of tuples in tuples in tuples')
+
+def _ordered_dict(pairs=()):
+    "In place of an `OrderedDict`"
+    _check_keys([k for k, _ in pairs])
+    return dict(pairs)
+
+_known['collections.OrderedDict'] = _ordered_dict
 
 # %% ../../nbs/io/weights.ipynb #e9c702fb
 _tools = re.compile(r'(os|posix|nt|sys|subprocess|shutil|socket|ctypes|importlib|runpy|pty|code|codeop|commands|webbrowser|pickle|_pickle|marshal|'
@@ -95,12 +110,19 @@ class _Reader(pickle._Unpickler):
     def persistent_load(self, pid):
         "A storage that the pickle mentions"
         kind, dtype, key, _, n, *view = pid
-        if kind != 'storage' or not isinstance(dtype, torch.dtype) or type(n) is not int or n < 0 or view not in ([], [None]):
+        if kind != 'storage' or not isinstance(dtype, torch.dtype) or type(key) is not str or type(n) is not int or n < 0 or any(view):
             raise ValueError('it holds numbers of a kind that is not known')
-        return self.storages.setdefault(key, _Storage(str(key), dtype, n))
+        return self.storages.setdefault(key, _Storage(key, dtype, n))
 
     def load_build(self): self.stack.pop()               # the state of an object: what is inert needs none
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+    def load_setitem(self): _check_keys(self.stack[-2:-1]); super().load_setitem()
+    def load_setitems(self): _check_keys(self.stack[::2]); super().load_setitems()
+    def load_dict(self): _check_keys(self.stack[::2]); super().load_dict()
+    def load_additems(self): _check_keys(self.stack); super().load_additems()
+    def load_frozenset(self): _check_keys(self.stack); super().load_frozenset()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
+                pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems, pickle.FROZENSET[0]: load_frozenset}
 
 # %% ../../nbs/io/weights.ipynb #a787a456
 def _check_zip(z, size):
@@ -133,6 +155,7 @@ _magic = 0x1950a86a20f9469cfc6c
 def _places(f, keys, storages, size):
     "Where each storage lies in a file that goes on at the position of `f`"
     places = {}
+    _check_keys(keys)
     for key in keys:
         f.seek(8, os.SEEK_CUR)                                           # how many numbers, as the pickle said before
         places[storages[key].key] = f.tell()
