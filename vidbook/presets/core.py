@@ -68,6 +68,7 @@ class Preset:
     base_batch:int=128 # ... for this many clips in a step; it scales with them
     weight_decay:float=1e-4
     clip_grad:float=40. # Largest norm of the gradient
+    accumulate:int=1 # Batches in a step, for devices that hold fewer clips
     opt:str='SGD' # Optimizer of torch
     opt_kw:dict = field(default_factory=_momentum) # Its arguments
     rules:tuple=() # Factors of learning rate and weight decay for some parameters
@@ -129,6 +130,7 @@ def _only(df, split):
     made.attrs = df.attrs
     return made
 
+# %% ../../nbs/presets/core.ipynb #86690dcb
 def clip_data(
     source, # Folder, table file or DataFrame
     spec:ClipSpec, # How videos become clips
@@ -178,23 +180,33 @@ def learner(self:Preset,
 
 # %% ../../nbs/presets/core.ipynb #364c2a14
 @patch
-def lr(self:Preset, bs:int=None)->float:
-    "Learning rate for a step of `bs` clips"
-    return self.base_lr*(bs or self.batch)/self.base_batch
+def lr(self:Preset,
+    bs:int=None, # Clips of a batch; as published if left out
+    processes:int=1, # That train together
+)->float:
+    "Learning rate for a step: as much larger as its clips are more than those of the published one"
+    return self.base_lr*(bs or self.batch)*self.accumulate*processes/self.base_batch
 
+# %% ../../nbs/presets/core.ipynb #eac4486e
 @patch
 def train(self:Preset,
     source, # What `data` takes, or loaders
     weights=None, # Start from these; None: from what the published training started from; False: from nothing
+    cbs=None, # Further callbacks, such as `SaveTraining(folder)`
+    bf16:bool=False, # Forward passes in bfloat16
     **kw # For `video_learner`
 ):
     "Train by the published recipe; gives the learner"
-    from fastai.callback.training import GradientClip
+    from fastcore.basics import listify
+    from vidbook.callbacks.gradients import Accumulate, ClipGradients
+    from vidbook.learner.state import processes
     if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or .but(fit=step_schedule(...)).')
     weights = self.init if weights is None else weights or None
     learn = self.learner(source, weights=weights, **kw)
     learn.unfreeze()
-    learn.fit(self.fit.epochs, lr=self.lr(learn.dls.bs), wd=self.weight_decay, cbs=[FollowSchedule(self.fit), GradientClip(self.clip_grad)])
+    if bf16: learn.to_bf16()
+    recipe = [FollowSchedule(self.fit), ClipGradients(self.clip_grad), *[Accumulate(self.accumulate)]*(self.accumulate > 1)]
+    learn.fit(int(self.fit.epochs), lr=self.lr(learn.dls.bs, processes()[1]), wd=self.weight_decay, cbs=[*recipe, *listify(cbs)])
     return learn
 
 # %% ../../nbs/presets/core.ipynb #6c407775

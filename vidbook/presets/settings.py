@@ -18,7 +18,7 @@ from ..utils import VidbookError
 # %% ../../nbs/presets/settings.ipynb #d0cebcfc
 def compressed(
     schedule:Schedule, # As published
-    epochs:float, # That shall last so long
+    epochs:int, # That shall last so long
 )->Schedule:
     "The same course of learning rate, momentum and weight decay in other epochs"
     if not epochs > 0: raise VidbookError(f'epochs={epochs}: a training needs more than none')
@@ -33,16 +33,18 @@ def _shorter(piece, share):
 
 # %% ../../nbs/presets/settings.ipynb #cebdd6e0
 def _literal(text):
-    "What a text means in Python, the text itself if nothing"
-    try: return literal_eval(text)
+    "What a text means in Python; the text itself if nothing, and what is no text"
+    try: return literal_eval(text) if isinstance(text, str) else text
     except (ValueError, SyntaxError): return text
 
-_wanted = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False', tuple: "a list, such as (1,2)", dict: "a dictionary, such as {'a':1}"}
+_wanted = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False', tuple: 'a list, such as (1,2)',
+           dict: "a dictionary, such as {'a':1}"}
 
-def _number(value, kind):
+def _fits(value, kind):
     "Is `value` one of the kind? A float may be written as a whole number, a bool may not"
     return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
+# %% ../../nbs/presets/settings.ipynb #188cdf48
 def typed(
     name:str, # Of the field, for errors
     value, # Text, or what it shall be
@@ -50,12 +52,13 @@ def typed(
     optional:bool=False, # May it be None?
 ):
     "`value` as a value of that type, or a sentence that says what is wanted"
-    found = value if kind is str and isinstance(value, str) else _literal(value) if isinstance(value, str) else value
+    found = value if kind is str else _literal(value)
     if optional and found in (None, 'none'): return None
-    if kind is Callable: return find_arch(f'vidbook.models.{value.removeprefix("vidbook.models.")}') if isinstance(value, str) else value
-    if is_dataclass(kind) and not isinstance(found, kind): return kind(*found) if isinstance(found, (tuple, list)) else _refuse(name, value, f'{kind.__name__}(...)')
+    if kind is Callable and isinstance(value, str): return find_arch(f'vidbook.models.{value.removeprefix("vidbook.models.")}')
+    if is_dataclass(kind) and isinstance(found, (tuple, list)): return kind(*found)
     if kind is tuple and isinstance(found, list): found = tuple(found)
-    if kind in _wanted and not _number(found, kind): _refuse(name, value, _wanted[kind])
+    if kind in _wanted and not _fits(found, kind): _refuse(name, value, _wanted[kind])
+    if is_dataclass(kind) and not isinstance(found, kind): _refuse(name, value, f'{kind.__name__}(...)')
     return float(found) if kind is float else found
 
 def _refuse(name, value, wanted): raise VidbookError(f'{name}={value}: give {wanted}')
@@ -75,20 +78,24 @@ def setting_names(
 def _changed(value, path, new, name):
     "`value` with `new` at the end of `path`"
     first, *rest = path
-    if isinstance(value, dict): return value | {first: _changed(value.get(first), rest, new, name) if rest else _literal(new) if isinstance(new, str) else new}
+    if isinstance(value, dict): return value | {first: _changed(value.get(first), rest, new, name) if rest else _literal(new)}
     field = {f.name: f for f in fields(value)}.get(first) if is_dataclass(value) else None
     if field is None: raise LookupError(name)
     old = getattr(value, first)
-    return replace(value, **{first: _changed(old, rest, new, name) if rest else typed(name, new, field.type, None in (old, field.default))})
+    made = _changed(old, rest, new, name) if rest else typed(name, new, field.type, None in (old, field.default))
+    return replace(value, **{first: made})
 
 # %% ../../nbs/presets/settings.ipynb #b878564a
 def _set(preset, name, value):
     "The preset with one field changed"
-    if name == 'epochs': return preset.but(fit=compressed(preset.fit, typed(name, value, float))) if preset.fit else _refuse(name, value, 'a preset with a recipe')
+    if name == 'epochs' and not preset.fit: _refuse(name, value, 'a preset with a recipe')
+    if name == 'epochs': return preset.but(fit=compressed(preset.fit, typed(name, value, int)))
     head, *rest = name.split('.')
     path = '.'.join([_short.get(head, head), *rest]).split('.')
     try: return _changed(preset, path, value, name)
-    except LookupError as e: raise VidbookError(f'there is no field {name!r}; nearest: {nearest(name, ["epochs", *_short, *setting_names(preset)])}') from e
+    except LookupError as e:
+        known = ['epochs', *_short, *setting_names(preset)]
+        raise VidbookError(f'there is no field {name!r}; nearest: {nearest(name, known)}') from e
 
 def with_settings(
     preset:Preset, # To start from
