@@ -19,6 +19,7 @@ from fastcore.meta import delegates
 from ..callbacks.precision import Bf16, Fp16
 from ..io.source import VideoFile
 from .optim import GroupedOptimizer, param_groups
+from ..losses import NamedLoss
 from ..pretrained import init_from
 from ..utils import VidbookError
 
@@ -70,7 +71,7 @@ def is_multi_label(
     learn, # Learner
 )->bool:
     "May several classes be true at once?"
-    return isinstance(learn.loss_func, BCEWithLogitsLossFlat)
+    return isinstance(learn.loss_func, BCEWithLogitsLossFlat) or getattr(learn.loss_func, 'multi_label', False)
 
 def loss_for(
     dls, # Loaders
@@ -100,7 +101,7 @@ def video_learner(
     weights=None, # Body to start from: path, url, state or preset; it is frozen then, as in `vision_learner`
     n_out:int=None, # Scores; default: the loaders' classes
     arch_kw:dict=None, # Further arguments of `arch`
-    loss_func=None, # Default: `loss_for(dls, label_smoothing)`
+    loss_func=None, # Default: `loss_for(dls, label_smoothing)`; losses of named parts (`losses`) will do
     label_smoothing:float=0., # Share of the target that is spread over all classes
     opt_func=Adam, # fastai's Adam decouples weight decay: it is AdamW
     lr:float=3e-3, # Default of `fit_one_cycle`
@@ -113,6 +114,7 @@ def video_learner(
     n_out, arch_kw = check_classes(dls, n_out), arch_kw or {}
     model = arch(n_out=n_out, **arch_kw)
     if weights is not None: init_from(model, weights)
+    if getattr(loss_func, 'named', False): loss_func = NamedLoss(loss_func)
     learn = VideoLearner(dls, model, loss_func or loss_for(dls, label_smoothing), opt_func=opt_func, lr=lr,
                          splitter=splitter or model.splitter, **kwargs)
     learn.arch, learn.arch_kw, learn.n_out, learn.rules = arch, arch_kw, n_out, tuple(rules)

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['top_k', 'top5', 'top_k_accuracy', 'confusion_matrix', 'mean_class_accuracy', 'mean_average_precision',
-           'mmit_mean_average_precision', 'TopK', 'MeanClassAccuracy']
+           'mmit_mean_average_precision', 'tag_average_precision', 'TopK', 'MeanClassAccuracy', 'MeanAveragePrecision']
 
 # %% ../../nbs/metrics/recognition.ipynb #83105c1e
 import numpy as np
 import torch
 from fastai.learner import Metric
+
+from ..losses import unknown_tags
 
 # %% ../../nbs/metrics/recognition.ipynb #fa17d687
 def _checked(scores, labels):
@@ -73,15 +75,30 @@ def mean_average_precision(
     scores, # (n, classes)
     labels # (n, classes), 0 or 1
 )->float:
-    "Average precision of each class, averaged over the classes that have positives"
+    "Average precision of each class over the samples that it is known of (NaN where it is not), averaged over the classes that have positives"
     scores, labels = _checked(scores, labels)
-    precisions = np.array([_average_precision(s, l > 0) for s, l in zip(scores.T, labels.T)])
+    known = ~np.isnan(labels) if labels.dtype.kind == 'f' else np.ones(labels.shape, bool)
+    precisions = np.array([_average_precision(s[k], l[k] > 0) for s, l, k in zip(scores.T, labels.T, known.T)])
     return float(precisions[~np.isnan(precisions)].mean()) if not np.isnan(precisions).all() else np.nan
 
 def mmit_mean_average_precision(scores, labels)->float:
     "Average precision of each sample over its classes, averaged over the samples"
     scores, labels = _checked(scores, labels)
     return float(np.mean([_average_precision(s, l > 0) for s, l in zip(scores, labels)]))
+
+# %% ../../nbs/metrics/recognition.ipynb #775e96f5
+def tag_average_precision(
+    scores, # (n, tags)
+    labels, # (n, tags), 0 or 1, NaN where unknown; a category without a tag counts as unknown
+    categories:dict, # Name -> number of tags, in the order of the columns
+)->dict: # Name -> mean average precision, and their 'mean'
+    "`mean_average_precision` of each category, over the samples that have it"
+    scores, labels = _checked(scores, labels)
+    labels = unknown_tags(torch.as_tensor(labels), categories).numpy()
+    ends = np.cumsum(list(categories.values()))[:-1]
+    found = {name: mean_average_precision(s, l) for name, s, l in zip(categories, np.split(scores, ends, 1), np.split(labels, ends, 1))}
+    known = [v for v in found.values() if not np.isnan(v)]
+    return found | dict(mean=float(np.mean(known)) if known else np.nan)
 
 # %% ../../nbs/metrics/recognition.ipynb #f009c228
 class TopK:
@@ -102,3 +119,19 @@ class MeanClassAccuracy(Metric):
     def value(self): return _class_mean(self.counts) if not np.isscalar(self.counts) else None
     @property
     def name(self): return 'mean_class_accuracy'
+
+class MeanAveragePrecision(Metric):
+    "`mean_average_precision` of a whole validation set; with `categories` the mean of `tag_average_precision`"
+    def __init__(self, categories:dict=None): self.categories = categories
+    def reset(self): self.scores, self.labels = [], []
+    def accumulate(self, learn):
+        self.scores.append(learn.pred.detach().float().cpu()); self.labels.append(learn.y.detach().float().cpu())
+
+    @property
+    def value(self):
+        if not self.scores: return None
+        both = torch.cat(self.scores), torch.cat(self.labels)
+        return tag_average_precision(*both, self.categories)['mean'] if self.categories else mean_average_precision(*both)
+
+    @property
+    def name(self): return 'mean_average_precision'
