@@ -33,8 +33,8 @@ def window_times(
     if not (length > 0 and step > 0): raise VidbookError(f'a window of {length} s every {step} s: both must be above zero')
     n = max(0, int((duration-length+1e-6)//step)+1)
     times = [(k*step, k*step+length) for k in range(n)]
-    left_over = not n or duration-times[-1][1] > 1e-6
-    return times + [(max(0., duration-length), duration)]*left_over
+    if not n or duration-times[-1][1] > 1e-6: times.append((max(0., duration-length), duration))
+    return times
 
 # %% ../../nbs/inference/windows.ipynb #49ad1a5f
 class WindowReader(Reader):
