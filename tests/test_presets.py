@@ -10,10 +10,9 @@ from vidbook.callbacks.multiview import MultiView
 from vidbook.data.puppets import make_puppets
 from vidbook.data.squares import make_squares
 from vidbook.models.tsm import tsm_slim
-from vidbook.presets.recognition import recognition_presets
 
 by_pipeline = {}     # presets whose clips are made alike are tried once
-for p in recognition_presets: by_pipeline.setdefault(repr(p.clip_spec().but(flip_pairs=None)), p)
+for p in presets._all: by_pipeline.setdefault(repr(p.clip_spec().but(flip_pairs=None)), p)
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +45,7 @@ def test_pipelines(p, clip):
 
 
 def test_every_preset_is_complete():
-    for p in recognition_presets:
+    for p in presets._all:
         assert p.urls and p.paper and p.vocab and p.task == 'recognition' and p.average in ('prob', 'score')
         assert len(set(p.vocab)) == len(p.vocab) and p.base_lr > 0 and p.base_batch >= p.batch
         assert p.fit is not None or p.note == 'weights of 0.x'
@@ -55,7 +54,7 @@ def test_every_preset_is_complete():
 
 def test_the_table_tells_what_the_presets_are():
     table = presets.table()
-    assert list(table.index) == [p.name for p in recognition_presets]
+    assert list(table.index) == [p.name for p in presets._all]
     assert table.loc['tsm_r50_k400_1x1x8', ['top1', 'frames', 'views']].tolist() == [73.18, 8, '1 x 10']
 
 

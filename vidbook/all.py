@@ -77,6 +77,8 @@ from vidbook.callbacks.gradients import *
 from vidbook.learner.classify import *
 from vidbook.learner.rehearse import *
 from vidbook.learner.checkpoint import *
+from vidbook.learner.distributed import *
+from vidbook.learner.launch import *
 from vidbook.learner.optim import *
 from vidbook.learner.plan import *
 from vidbook.learner.saves import *
@@ -85,7 +87,10 @@ from vidbook.learner.state import *
 from vidbook.presets.core import *
 from vidbook.presets.settings import *
 from vidbook.presets.recognition import *
+from vidbook.presets.transfer import *
 from vidbook.inference.ensemble import *
+from vidbook.inference.checkpoints import *
+from vidbook.inference.evaluate import *
 from vidbook.inference.predict import *
 from vidbook.inference.windows import *
 from vidbook.inference.stream import *

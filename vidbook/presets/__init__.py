@@ -1,8 +1,9 @@
 "Published results as values: `presets.find(name)`, `presets.table()`, and each by its name, such as `presets.tsm_r50_k400_1x1x8`"
 from .core import Preset, find_preset, preset_table
 from .recognition import recognition_presets
+from .transfer import transfer_presets
 
-_all = recognition_presets
+_all = recognition_presets+transfer_presets
 
 
 def find(name): return find_preset(name, _all)

@@ -6,6 +6,7 @@
 __all__ = ['class_names', 'nearest', 'Preset', 'clip_data', 'UnknownPreset', 'find_preset', 'preset_table']
 
 # %% ../../nbs/presets/core.ipynb #917917df
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -33,7 +34,14 @@ def class_names(
     if name is None: return tuple(known)
     if name not in known: raise VidbookError(f'no list of class names {name!r}: choose from {", ".join(known)}.')
     lines = (folder/f'{name}.txt').read_text(encoding='utf-8').splitlines()
-    return tuple(line.partition('\t')[2] or line for line in lines)      # some lists number their classes
+    return tuple(_told_apart(line.partition('\t')[2] or line for line in lines))      # some lists number their classes
+
+def _told_apart(names):
+    "The names; one that comes again, as in GYM99, with its number"
+    times = Counter()
+    for name in names:
+        times[name] += 1
+        yield name if times[name] == 1 else f'{name} ({times[name]})'
 
 # %% ../../nbs/presets/core.ipynb #4e51eeaf
 def nearest(

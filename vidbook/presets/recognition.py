@@ -110,7 +110,10 @@ def _older(base, name, stamp, top1, top5, crops=None, file=None, folder=None, **
     metrics = dict(top1=top1, top5=top5) if top1 else {}
     return base.but(name=name, urls=(url,), metrics=metrics, fit=None, note='weights of 0.x', **{**_tests.get(crops, {}), **kw})
 
-def _benchmark(base, name, stamp, crops): return _older(base, name, stamp, None, None, crops, folder='data_benchmark/'+name)
+def _benchmark(base, name, stamp, crops, **kw): return _older(base, name, stamp, None, None, crops, folder='data_benchmark/'+name, **kw)
+
+_resized = (('RandomResizedCrop', {}), ('Flip', {}))
+_unflipped = _multi_scale(13)[:1]
 
 # %% ../../nbs/presets/recognition.ipynb #e5058511
 _k400 = 'kinetics400_rgb'
@@ -119,16 +122,17 @@ _tsn3, _, _tsn8, _tsn_dense, _, _tsn_st8, _tsn_st16 = _tsn_presets
 _older_tsn = (
     _older(_tsn3, f'tsn_r50_1x1x3_100e_{_k400}', '20200614-e508be42', 70.60, 89.26, 10),
     _older(_tsn_dense, f'tsn_r50_dense_1x1x5_100e_{_k400}', '20200627-a063165f', 70.18, 89.10, 1, test_sample=_segments(8, kind='dense')),
-    _older(_tsn3, f'tsn_r50_320p_1x1x3_100e_{_k400}', '20200702-cc665e2a', 70.91, 89.51, 3),
-    _older(_tsn8, f'tsn_r50_320p_1x1x8_100e_{_k400}', '20200817-883baf16', 71.80, 90.17, 3, f'tsn_r50_256p_1x1x8_100e_{_k400}'),
-    _older(_tsn3, f'tsn_r50_video_320p_1x1x3_100e_{_k400}', '20201014-5ae1ee79', 71.11, 90.04, 3),
+    _older(_tsn3, f'tsn_r50_320p_1x1x3_100e_{_k400}', '20200702-cc665e2a', 70.91, 89.51, 3, train_tfms=_resized),
+    _older(_tsn8, f'tsn_r50_320p_1x1x8_100e_{_k400}', '20200817-883baf16', 71.80, 90.17, 3, f'tsn_r50_256p_1x1x8_100e_{_k400}',
+           train_tfms=_resized),
+    _older(_tsn3, f'tsn_r50_video_320p_1x1x3_100e_{_k400}', '20201014-5ae1ee79', 71.11, 90.04, 3, train_tfms=_resized),
     _older(_tsn8, f'tsn_r50_video_1x1x8_100e_{_k400}', '20200702-568cde33', 71.14, 89.63, 10),
-    _older(_tsn_st8, 'tsn_r50_1x1x8_50e_sthv2_rgb', '20210816-1aafee8f', 28.59, 59.56, 3, test_sample=_segments(8)),
-    _older(_tsn_st16, 'tsn_r50_1x1x16_50e_sthv2_rgb', '20210816-5d23ac6e', 20.89, 49.16, 3, test_sample=_segments(16)),
-    _benchmark(_tsn3, f'tsn_r50_randomresizedcrop_340x256_1x1x3_100e_{_k400}', '20200725-88cb325a', 10),
+    _older(_tsn_st8, 'tsn_r50_1x1x8_50e_sthv2_rgb', '20210816-1aafee8f', 28.59, 59.56, 3, test_sample=_segments(8), train_tfms=_unflipped),
+    _older(_tsn_st16, 'tsn_r50_1x1x16_50e_sthv2_rgb', '20210816-5d23ac6e', 20.89, 49.16, 3, test_sample=_segments(16), train_tfms=_unflipped),
+    _benchmark(_tsn3, f'tsn_r50_randomresizedcrop_340x256_1x1x3_100e_{_k400}', '20200725-88cb325a', 10, train_tfms=_resized),
     _benchmark(_tsn3, f'tsn_r50_multiscalecrop_320p_1x1x3_100e_{_k400}', '20200725-9922802f', 10),
     _older(_tsn3, f'tsn_r50_randomresizedcrop_256p_1x1x3_100e_{_k400}', '20200817-ae7963ca', None, None, 3,
-           f'tsn_r50_256p_randomresize_1x1x3_100e_{_k400}'))
+           f'tsn_r50_256p_randomresize_1x1x3_100e_{_k400}', train_tfms=_resized))
 
 # %% ../../nbs/presets/recognition.ipynb #e34e6d85
 _tsm8, _tsm100, _tsm16, _tsm_dense, _tsm_st8, _tsm_st16, _tsm_st101 = _tsm_presets
@@ -145,11 +149,11 @@ _older_tsm = (
            f'tsm_r50_340x256_1x1x16_50e_{_k400}', f'tsm_r50_1x1x16_50e_{_k400}'),
     _older(_tsm16, f'tsm_r50_1x1x16_100e_{_k400}', '20210701-7c0c5d54', 72.80, 90.75, 10, f'tsm_r50_1x1x16_50e_{_k400}'),
     _older(_tsm_st8, 'tsm_r50_1x1x8_50e_sthv2_rgb', '20210816-032aa4da', 61.82, 86.80, None,
-           'tsm_r50_256h_1x1x8_50e_sthv2_rgb', 'tsm_r50_1x1x8_50e_sthv2_rgb'),
+           'tsm_r50_256h_1x1x8_50e_sthv2_rgb', 'tsm_r50_1x1x8_50e_sthv2_rgb', train_tfms=_unflipped),
     _older(_tsm_st16, 'tsm_r50_1x1x16_50e_sthv2_rgb', '20210331-0a45549c', 63.19, 87.93, None, 'tsm_r50_256h_1x1x16_50e_sthv2_rgb',
-           'tsm_r50_1x1x16_50e_sthv2_rgb', test_sample=_segments(16, twice=True)),
+           'tsm_r50_1x1x16_50e_sthv2_rgb', test_sample=_segments(16, twice=True), train_tfms=_unflipped),
     _older(_tsm_st101, 'tsm_r101_1x1x8_50e_sthv2_rgb', '20210401-df97f3e1', 63.84, 88.30, None,
-           'tsm_r101_256h_1x1x8_50e_sthv2_rgb', 'tsm_r101_1x1x8_50e_sthv2_rgb'))
+           'tsm_r101_256h_1x1x8_50e_sthv2_rgb', 'tsm_r101_1x1x8_50e_sthv2_rgb', train_tfms=_unflipped))
 
 # %% ../../nbs/presets/recognition.ipynb #0b7197e0
 _slow4, _slow8, _slow101, _slow4_in1k, _slow8_in1k, _, _slow700, _ = _slow_presets
@@ -165,6 +169,6 @@ _older_slow = (
     _older(_slow4_in1k, f'slowonly_imagenet_pretrained_r50_4x16x1_150e_{_k400}', '20200912-1e8fc736', 73.39, 91.12),
     _older(_slow8_in1k, f'slowonly_imagenet_pretrained_r50_8x8x1_150e_{_k400}', '20200912-3f9ce182', 75.55, 92.04),
     _older(_slow700, 'slowonly_r50_video_8x8x1_256e_kinetics700_rgb', '20201015-9250f662', 65.00, 86.10),
-    _benchmark(_slow4, f'slowonly_r50_randomresizedcrop_340x256_4x16x1_256e_{_k400}', '20200803-dadca1a3', 3))
+    _benchmark(_slow4, f'slowonly_r50_randomresizedcrop_340x256_4x16x1_256e_{_k400}', '20200803-dadca1a3', None))
 
 recognition_presets = _tsn_presets+_tsm_presets+_slow_presets+_older_tsn+_older_tsm+_older_slow
