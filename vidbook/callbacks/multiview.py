@@ -45,7 +45,8 @@ class MultiView(Callback):
 
     def before_validate(self):
         self.put_back()
-        if self.average == 'prob' and (isinstance(self.learn.loss_func, BCEWithLogitsLossFlat) or getattr(self.learn.loss_func, 'multi_label', False)):
+        loss_func = self.learn.loss_func
+        if self.average == 'prob' and (isinstance(loss_func, BCEWithLogitsLossFlat) or getattr(loss_func, 'multi_label', False)):
             raise ValueError("classes that do not exclude each other have no softmax: give MultiView(average='score')")
         self.plain_dl,self.chunk = self.learn.dl,self.max_views or getattr(self.learn.dl, 'bs', None) or 1
         if self.views != Views(): self.learn.dl = views_dl(self.learn.dl, self.views)

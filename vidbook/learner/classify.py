@@ -46,11 +46,11 @@ class VideoLearner(Learner):
 
     def _set_device(self, b): return b if self.held else super()._set_device(b)
 
-    def _do_fit(self):
-        "As fastai's; what callbacks have changed for the time of the training is put back after an error, too"
-        try: super()._do_fit()
+    def _with_events(self, f, event_type, *args, **kwargs):
+        "As fastai's; what callbacks have changed for the time of a training is put back after an error, too"
+        try: super()._with_events(f, event_type, *args, **kwargs)
         except BaseException:
-            for cb in self.cbs:
+            for cb in self.cbs if event_type == 'fit' else ():
                 if hasattr(type(cb), 'put_back'): cb.put_back()
             raise
 
@@ -76,8 +76,10 @@ def is_multi_label(
 def loss_for(
     dls, # Loaders
     label_smoothing:float=0., # Share of the target that is spread over all classes
+    given=None, # A loss that is taken in any case
 ):
-    "Cross entropy, or the loss of fastai's block where that is another"
+    "Cross entropy, or the loss of fastai's block where that is another; losses of named parts become those of a learner"
+    if given is not None: return NamedLoss(given) if getattr(given, 'named', False) else given
     own = getattr(getattr(dls, 'train_ds', None), 'loss_func', None)
     return CrossEntropyLossFlat(label_smoothing=label_smoothing) if own is None or isinstance(own, CrossEntropyLossFlat) else own
 
@@ -114,8 +116,7 @@ def video_learner(
     n_out, arch_kw = check_classes(dls, n_out), arch_kw or {}
     model = arch(n_out=n_out, **arch_kw)
     if weights is not None: init_from(model, weights)
-    if getattr(loss_func, 'named', False): loss_func = NamedLoss(loss_func)
-    learn = VideoLearner(dls, model, loss_func or loss_for(dls, label_smoothing), opt_func=opt_func, lr=lr,
+    learn = VideoLearner(dls, model, loss_for(dls, label_smoothing, loss_func), opt_func=opt_func, lr=lr,
                          splitter=splitter or model.splitter, **kwargs)
     learn.arch, learn.arch_kw, learn.n_out, learn.rules = arch, arch_kw, n_out, tuple(rules)
     if weights is not None: learn.freeze()

@@ -98,6 +98,7 @@ def learner_curves(
 )->pd.DataFrame: # A row for each step and group: step (batches before it), epoch, group, lr, mom, wd, frozen
     "All that the optimizer of a learner will see"
     twin = _rehearsing(learn)
-    if not callable(train) and not hasattr(type(twin), train): raise VidbookError(f'a learner has no method {train!r}; give fit, fit_one_cycle, fine_tune ...')
+    if not callable(train) and not hasattr(type(twin), train):
+        raise VidbookError(f'a learner has no method {train!r}; give fit, fit_one_cycle, fine_tune ...')
     train(twin, *args, **kwargs) if callable(train) else getattr(twin, train)(*args, **kwargs)
     return pd.DataFrame(twin.seen)
