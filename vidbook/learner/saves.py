@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from fastai.torch_core import get_model
 from safetensors.torch import save_file
 
 import vidbook
 from .checkpoint import card_of
-from .state import save_state
+from .state import evaluated_weights, save_state
 from ..pretrained import WeightsError
 from ..utils import VidbookError, _sweep, atomic_path, sha256
 
@@ -58,7 +57,7 @@ def _sync(path):
 
 def _write_model(learn, folder):
     "Weights, and the card if there is all that it tells"
-    state = {k: v.detach().to('cpu', copy=True).contiguous() for k,v in get_model(learn.model).state_dict().items()}
+    state = {k: v.detach().to('cpu', copy=True).contiguous() for k,v in evaluated_weights(learn).items()}
     save_file(state, folder/'model.safetensors')
     try: card = json.dumps(vars(card_of(learn, sha256(folder/'model.safetensors'))), indent=1)
     except (WeightsError, TypeError): return                          # no learner of `video_learner`: it can be saved, but not exported

@@ -75,12 +75,12 @@ def start(self:SaveTraining)->int: # Number of the epoch
     if not self.active: return 0
     self.check()
     self.learn.fits_done = vars(self.learn).get('fits_done', Counter())
-    self.fit, self.plan = self.learn.fits_done[str(self.folder)] + 1, training_plan(self.learn)
+    self.number, self.plan = self.learn.fits_done[str(self.folder)] + 1, training_plan(self.learn)
     self.found, self.saved_at, saves = None, time.monotonic(), self.tidy()
-    self.plans = [*saves[-1].plans[:self.fit - 1], self.plan] if saves else [self.plan]
-    if not saves or saves[-1].fit < self.fit: return 0
+    self.plans = [*saves[-1].plans[:self.number - 1], self.plan] if saves else [self.plan]
+    if not saves or saves[-1].fit < self.number: return 0
     self.found = self.accept(saves[-1])
-    done = self.found.fit > self.fit or self.found.finished and 'epochs' not in self.changed
+    done = self.found.fit > self.number or self.found.finished and 'epochs' not in self.changed
     first = self.n_epoch if done else self.found.epoch
     self.tell('is done already' if first >= self.n_epoch else f'goes on with epoch {first}, batch {self.found.batch}')
     return first
@@ -121,7 +121,7 @@ def tidy(self:SaveTraining)->list: # Of `Save`
     "What is in the folder, without what killed processes left; nothing if the training shall start over"
     if processes()[0] == 0:
         sweep(self.folder)
-        for save in list_saves(self.folder) if self.resume is False and self.fit == 1 else (): _discard(save.path)
+        for save in list_saves(self.folder) if self.resume is False and self.number == 1 else (): _discard(save.path)
     names, saves = of_first([o.path.name for o in list_saves(self.folder)]), list_saves(self.folder)
     if [o.path.name for o in saves] != names:
         raise TrainingError(f'{self.folder} holds {", ".join(names)} for the first process, but not for process {processes()[0]}: '
@@ -134,7 +134,7 @@ _about_data = 'batch size', 'drop_last', 'training clips', 'processes'   # where
 @patch
 def accept(self:SaveTraining, save)->Save:
     "Read the states of a save, if it is one of this training"
-    rank, self.changed = processes()[0], differences(save.plans[min(self.fit, len(save.plans)) - 1], self.plan)
+    rank, self.changed = processes()[0], differences(save.plans[min(self.number, len(save.plans)) - 1], self.plan)
     if self.changed and self.resume != 'anyway': raise TrainingError(self.complaint(save))
     check_save(save)
     first, own = (load_state(save.path/f'process{i}.safetensors') for i in (0, min(rank, save.processes - 1)))
@@ -195,7 +195,7 @@ def save(self:SaveTraining, epoch, batch=0, finished=False):
     if rank == 0: states['shared'] = shared_state(self.learn)
     states, self.saved_at = of_all(states), time.monotonic()
     if rank: return
-    save = Save(save_path(self.folder, self.fit, epoch, batch), self.fit, epoch, batch, finished, None if batch else self.value(), self.plans)
+    save = Save(save_path(self.folder, self.number, epoch, batch), self.number, epoch, batch, finished, None if batch else self.value(), self.plans)
     try:
         write_save(self.learn, save, states)
         prune(self.folder, self.keep, self.monitor or '')

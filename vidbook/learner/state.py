@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['StateError', 'pack', 'unpack', 'save_state', 'load_state', 'random_state', 'set_random_state', 'is_plain',
            'arguments', 'object_state', 'set_object_state', 'optimizer_state', 'set_optimizer_state', 'gradients',
-           'set_gradients', 'processes', 'of_first', 'of_all', 'named_callbacks', 'shared_state', 'set_shared_state',
-           'set_positions', 'own_state', 'set_own_state']
+           'set_gradients', 'processes', 'of_first', 'of_all', 'named_callbacks', 'evaluated_weights', 'shared_state',
+           'set_shared_state', 'set_positions', 'own_state', 'set_own_state']
 
 # %% ../../nbs/learner/state.ipynb #e1868109
 import json, random
@@ -20,6 +20,7 @@ from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..callbacks.averaging import AverageWeights
 from ..utils import VidbookError
 
 # %% ../../nbs/learner/state.ipynb #9ddd98d1
@@ -223,14 +224,24 @@ def named_callbacks(learn):
 
 def _device(learn): return next(learn.model.parameters()).device
 
+def evaluated_weights(
+    learn, # `Learner` while it fits
+)->dict:
+    "The weights that validation measures: those of the network, or their average"
+    weights = get_model(learn.model).state_dict()
+    for cb in learn._grab_cbs(AverageWeights): weights |= {k.removeprefix('module.'): v for k,v in cb.average.items()}
+    return weights
+
+# %% ../../nbs/learner/state.ipynb #108efb12
 def shared_state(
     learn, # `Learner` while it fits
 )->dict:
-    "Optimizer, gradient scaler, what is frozen, parameters of the loss"
+    "Optimizer, gradient scaler, what is frozen, parameters of the loss; weights that are averaged for validation"
     scaler, loss = getattr(learn, 'scaler', None), learn.loss_func
+    weights = get_model(learn.model).state_dict() if learn._grab_cbs(AverageWeights) else {}
     return dict(optimizer=optimizer_state(learn.opt), scaler=scaler and scaler.state_dict(),
                 trained=[n for n,p in get_model(learn.model).named_parameters() if p.requires_grad],
-                loss=loss.state_dict() if isinstance(loss, torch.nn.Module) else {})
+                loss=loss.state_dict() if isinstance(loss, torch.nn.Module) else {}, weights=weights)
 
 def set_shared_state(learn, state, optimizer=True):
     "Give it back, with or without the optimizer"
@@ -238,6 +249,8 @@ def set_shared_state(learn, state, optimizer=True):
     if state['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])
     for name,p in get_model(learn.model).named_parameters(): p.requires_grad_(name in state['trained'])
     if state['loss']: learn.loss_func.load_state_dict(state['loss'])
+    if state['weights']: get_model(learn.model).load_state_dict(state['weights'])
+    for cb in learn._grab_cbs(AverageWeights): cb.training_on = True     # its end is still to come
 
 # %% ../../nbs/learner/state.ipynb #570d1f19
 def _position(dl, waiting=0):

@@ -1,0 +1,150 @@
+"Trainings that are killed, at any moment, end as if nothing had happened; disks that are full; several processes"
+import multiprocessing, os, random, resource, shutil, signal, time
+from pathlib import Path
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.metrics import accuracy
+from safetensors.torch import load_file
+
+from vidbook.callbacks.averaging import AverageWeights
+from vidbook.callbacks.gradients import Accumulate, ClipGradients
+from vidbook.callbacks.schedule import FollowSchedule, cosine_schedule
+from vidbook.data.loaders import VideoDataLoaders
+from vidbook.data.squares import make_squares
+from vidbook.io.sample import Clip
+from vidbook.learner import saves, saving
+from vidbook.learner.classify import video_learner
+from vidbook.learner.optim import Rule, torch_opt
+from vidbook.learner.saves import TrainingError, list_saves, read_save
+from vidbook.learner.saving import SaveTraining
+from vidbook.learner.state import load_state
+from vidbook.models.tsm import tsm_slim
+from vidbook.utils import set_seed
+
+tfms = (('RandomCrop', {}), ('Flip', {}), ('ColorJitter', {}), ('RandomErasing', {}), ('Blend', dict(mixup=.4)))
+epochs, iters = 3, 5
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory): return make_squares(tmp_path_factory.mktemp('squares'), n_train=5, n_valid=2, n_frames=8)
+
+
+def learner(table, num_workers=0, seed=0, bs=4, **kw):
+    set_seed(seed); torch.set_num_threads(1)
+    dls = VideoDataLoaders.from_table(table, Clip(n=4), 32, bs=bs, num_workers=num_workers, start='fork', device='cpu', train_tfms=tfms)
+    learn = video_learner(dls, tsm_slim, metrics=accuracy, **{'rules': [Rule('norm', wd=0)], 'opt_func': torch_opt('AdamW'), **kw})
+    learn.logger = print
+    return learn.remove_cb(learn.progress)
+
+
+def how(): return [FollowSchedule(cosine_schedule(epochs, warmup=1)), Accumulate(2), ClipGradients(1.), AverageWeights(.8)]
+
+
+class Tell(Callback):
+    "Says each iteration and each moment of a save"
+    order = 1000
+    def __init__(self, say): self.say = say
+    def after_batch(self): self.say('batch' if self.training else 'validation')
+
+
+def telling(module, name, say):
+    "Have a function say so before it begins"
+    original = getattr(module, name)
+    def told(*args, **kw): say(name); return original(*args, **kw)
+    setattr(module, name, told)
+
+
+def train(table, folder, seed, num_workers, pipe):
+    "What the process does that is killed"
+    for name in ('_write_model', 'save_state', '_sync', '_discard'): telling(saves, name, pipe.send)
+    telling(saving, 'prune', pipe.send)
+    saving.processes, watch = saving.processes, [Tell(pipe.send)]
+    saving.training_plan = without(saving.training_plan, 'tell')
+    learner(table, num_workers, seed).fit(epochs, 1e-2, cbs=[*how(), *watch, SaveTraining(folder, iters=2, keep=2)])
+    pipe.send('end')
+
+
+class without:
+    "A plan that says nothing of the test's own callback"
+    def __init__(self, plan, name): self.plan, self.name = plan, name
+    def __call__(self, learn): plan = self.plan(learn); plan['callbacks'].pop(self.name); return plan
+
+
+@pytest.fixture(scope='module')
+def whole(table, tmp_path_factory):
+    "A training that nobody disturbs, and the folder of one that saves"
+    learn = learner(table)
+    learn.fit(epochs, 1e-2, cbs=how())
+    return learn
+
+
+def same(learn, state): return all(torch.equal(v, state[k]) for k,v in learn.model.state_dict().items())
+
+
+def test_killed_at_twenty_random_moments(table, whole, tmp_path):
+    "In and between epochs, while it saves, removes or validates; each time with another number of workers"
+    context, rng, killed, run = multiprocessing.get_context('forkserver'), random.Random(5), [], tmp_path/'run'
+    context.set_forkserver_preload(['vidbook.learner.saving', 'vidbook.data.loaders'])
+    moments = ['batch', 'validation', '_write_model', 'save_state', '_sync', 'prune', '_discard']
+    while len(killed) < 20 or killed[-1] != 'end':
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=train, args=(table, run, 99 if list_saves(run) else 0, len(killed) % 3, theirs))
+        process.start(); theirs.close()
+        moment, left = moments[len(killed) % len(moments)], rng.randint(1, 3)
+        try:
+            while left:
+                if not ours.poll(40): pytest.fail(f'process {len(killed)} stands still')
+                said = ours.recv()
+                if said == 'end': break
+                left -= said == moment
+        except EOFError: pytest.fail(f'process {len(killed)} ended by itself')
+        if said != 'end':
+            time.sleep(rng.random()*.004)
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed.append(said)
+        if len(killed) > 60: pytest.fail('it makes no progress')
+        if said == 'end' and len(killed) < 20: shutil.rmtree(run); killed[-1] = 'again'
+    print(killed)
+    last = list_saves(run)[-1]
+    assert last.finished and last.epoch == epochs
+    assert same(whole, load_file(last.path/'model.safetensors'))
+    own = load_state(last.path/'process0.safetensors')['own']
+    assert own['callbacks']['recorder']['values'] == list(map(list, whole.recorder.values))
+    assert torch.equal(torch.stack(own['callbacks']['recorder']['losses']), torch.stack(whole.recorder.losses))
+    assert not [o for o in (run).glob('.*') if int(o.name.rsplit('-', 2)[1]) != process.pid]
+
+
+def test_no_room_while_saving(table, tmp_path):
+    "The system refuses to write: the old saves stay, nothing half-written does, and the training can go on later"
+    class Full(Callback):
+        order = 1000
+        def after_batch(self):
+            if self.training and self.train_iter == 6: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old, run = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), tmp_path/'run'
+    try:
+        with pytest.raises(TrainingError, match='epoch0001-batch000003 could not be written .*the saves before it are whole: make room'):
+            learner(table).fit(epochs, 1e-2, cbs=[Full(), SaveTraining(run, iters=4, resume='anyway')])
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)); signal.signal(signal.SIGXFSZ, old)
+    assert [(o.epoch, o.batch) for o in list_saves(run)] == [(0, 0), (0, 4), (1, 0)] and not list(run.glob('.*'))
+
+
+@pytest.mark.parametrize('kw', [dict(opt_func=torch_opt('SGD', momentum=.9), rules=()), dict(loss_func=torch.nn.CrossEntropyLoss())])
+def test_what_the_user_is_told_not_to_do_is_possible(table, tmp_path, kw):
+    "Another optimizer or loss goes on from the weights, if the user insists"
+    learner(table).fit(1, 1e-2, cbs=SaveTraining(tmp_path, iters=3))
+    shutil.rmtree(list_saves(tmp_path)[-1].path)
+    with pytest.raises(TrainingError, match='(optimizer|loss): .* has become'): learner(table, **kw).fit(1, 1e-2, cbs=SaveTraining(tmp_path, iters=3))
+    assert list_saves(tmp_path)[-1].batch == 3
+    learner(table, **kw).fit(1, 1e-2, cbs=SaveTraining(tmp_path, iters=3, resume='anyway'))
+    assert list_saves(tmp_path)[-1].finished
+
+
+def test_a_process_that_does_not_see_the_folder_says_so(table, tmp_path, monkeypatch):
+    learner(table).fit(1, 1e-2, cbs=SaveTraining(tmp_path/'run'))
+    monkeypatch.setattr(saving, 'of_first', lambda value: ['epoch0007'] if isinstance(value, list) else value)
+    with pytest.raises(TrainingError, match='holds epoch0007 for the first process, but not for process 0'):
+        learner(table).fit(1, 1e-2, cbs=SaveTraining(tmp_path/'run'))
