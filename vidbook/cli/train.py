@@ -59,20 +59,6 @@ def _tested(model, data, weights, settings, split, workers):
     return learn, preset.views, preset.average
 
 # %% ../../nbs/cli/train.ipynb #75ea6926
-def _percent(scores, labels):
-    "The metrics of recognition"
-    from vidbook.metrics.recognition import mean_class_accuracy, top_k_accuracy
-    top1, top5 = top_k_accuracy(scores, labels, (1, min(5, scores.shape[1])))
-    return dict(top1=100*top1, top5=100*top5, mean_class_accuracy=100*mean_class_accuracy(scores, labels))
-
-def _many_labels(learn, dl, views):
-    "The same where a video may have several labels"
-    from vidbook.callbacks.multiview import MultiView
-    from vidbook.metrics.recognition import mean_average_precision
-    probs, targets = learn.get_preds(dl=dl, cbs=MultiView(views.clips, views.crops, 'score'))
-    return dict(mAP=100*mean_average_precision(probs.numpy(), targets.numpy()))
-
-# %% ../../nbs/cli/train.ipynb #cde826f3
 def test(
     model:str, # Name of a preset, or a folder that `learn.export` wrote
     data:str, # Folder with a folder for each class, or a table
@@ -80,20 +66,14 @@ def test(
     weights:str='', # Of a preset: a file or an address; those that were published if left out
     split:str=None, # Rows to test, or 'all'; those of `test` if there are any, else those of `valid`
     views:str='', # Clips and crops of each video, such as 10x3; those of the published test if left out
-    out:str=None, # Also write the answer for each video to this csv file, its scores beside it as npz
+    out:str=None, # Also write what was said of each video, to files of this name that end with csv, npz and json
     workers:int=None, # Processes that read videos
 ):
     "Test a model on labelled videos: `vidbook test tsm_r50_k400_1x1x8 data`"
-    from vidbook.interpret.classify import predictions, save_predictions
-    from vidbook.learner.classify import is_multi_label
+    from vidbook.inference.evaluate import evaluate
     learn, own, average = _tested(model, data, weights, set, split, workers)
     views, dl = named_views(views) or own, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]
-    if is_multi_label(learn):
-        if out: raise VidbookError('--out keeps one label a video, and here are several: leave it away')
-        values = _many_labels(learn, dl, views)
-    else:
-        preds = predictions(learn, dl, views, average)
-        values = _percent(preds.scores, preds.labels)
-        if out: print(save_predictions(preds, out))
-    print(f'{len(dl.items)} clips of {split or ("valid", "test")[len(learn.dls.loaders) > 2]}, {views.clips} x {views.crops} views, in percent:')
-    _print(values)
+    preds = evaluate(learn, dl, views, average)
+    if out: print(preds.save(out))
+    print(f'{len(preds)} clips of {split or ("valid", "test")[len(learn.dls.loaders) > 2]}, {views.clips} x {views.crops} views:')
+    _print(preds.metrics())
