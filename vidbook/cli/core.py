@@ -25,6 +25,7 @@ commands = dict(
     predict='vidbook.cli.predict:predict',
     zoo='vidbook.cli.zoo:zoo',
     publish='vidbook.cli.zoo:publish',
+    launch='vidbook.cli.launch:launch',
     doctor='vidbook.cli.doctor:doctor',
     selftest='vidbook.cli.selftest:selftest',
 )
@@ -41,8 +42,9 @@ def parse(
     prog:str='vidbook', # Name shown in the help
 )->dict: # Keyword arguments for `function`
     "Arguments for `function` from command-line words"
-    args = vars(anno_parser(function, prog=prog).parse_args(words))
-    return {k: v for k, v in args.items() if k in docments(function, returns=False)}
+    parser = anno_parser(function, prog=prog)
+    for action in parser._actions: parser._option_string_actions |= {o.replace('_', '-'): action for o in action.option_strings}
+    return {k: v for k, v in vars(parser.parse_args(words)).items() if k in docments(function, returns=False)}
 
 # %% ../../nbs/cli/core.ipynb #f215717a
 def overview():
@@ -64,3 +66,7 @@ def main(
     try: return int(function(**parse(function, words, f'vidbook {name}')) or 0)
     except (VidbookError, OSError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'\nvidbook {name}: stopped; start it again to go on', file=sys.stderr); return 130
+
+# %% ../../nbs/cli/core.ipynb #b85cd5e7
+#| eval: false
+if __name__ == '__main__': sys.exit(main())      # for launchers, which call modules

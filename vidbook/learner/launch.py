@@ -109,7 +109,8 @@ def slurm_script(
     "What `sbatch` takes"
     command = shlex.join(_accelerate(script, args, n, machines, '@machine@', '@host@', '@port@', 8*n))
     for mark,name in {'@machine@': 'SLURM_NODEID', '@host@': 'MAIN_HOST', '@port@': 'MAIN_PORT'}.items(): command = command.replace(mark, f'${name}')
-    return _slurm_script.format(name=Path(script).stem, machines=machines, n=n, cpus=8*n, command=shlex.quote(command))
+    name = args[1] if script == '-m' else Path(script).stem
+    return _slurm_script.format(name=name, machines=machines, n=n, cpus=8*n, command=shlex.quote(command))
 
 # %% ../../nbs/learner/launch.ipynb #78e7b9d3
 _ways = dict(accelerate=_accelerate, torchrun=_torchrun, mpi=_mpi)
@@ -237,7 +238,8 @@ def _why(log, status):
     found = _tracebacks(log)
     for rank,text in sorted(found, key=_is_later): return f'process {rank or 0} has failed: {text.splitlines()[-1]}\n\n{text}'
     if cause := _cause.search('\n'.join(line for _,line in log)):
-        return f'process {cause[1]} has ended {_by(int(cause[2]))}, without a word; if it was killed, look whether memory ran short'
+        said = next((line for rank,line in reversed(log) if str(rank) == cause[1] and line), 'without a word; look whether memory ran short')
+        return f'process {cause[1]} has ended {_by(int(cause[2]))}: {said}'
     return f'the launcher has ended {_by(status)}: ' + ' '.join(line for _,line in list(log)[-3:])
 
 def _is_later(found): return bool(_echo.search(found[1].splitlines()[-1])), found[0] is None
