@@ -74,6 +74,7 @@ from vidbook.callbacks.validation import *
 from vidbook.callbacks.freezing import *
 from vidbook.callbacks.averaging import *
 from vidbook.callbacks.gradients import *
+from vidbook.callbacks.logs import *
 from vidbook.learner.classify import *
 from vidbook.learner.rehearse import *
 from vidbook.learner.checkpoint import *
@@ -87,6 +88,7 @@ from vidbook.learner.state import *
 from vidbook.presets.core import *
 from vidbook.presets.settings import *
 from vidbook.presets.recognition import *
+from vidbook.presets.curves import *
 from vidbook.presets.transfer import *
 from vidbook.inference.ensemble import *
 from vidbook.inference.checkpoints import *
