@@ -193,7 +193,8 @@ def lr(self:Preset,
     processes:int=1, # That train together
 )->float:
     "Learning rate for a step: as much larger as its clips are more than those of the published one"
-    return self.base_lr*(bs or self.batch)*self.accumulate*processes/self.base_batch
+    from vidbook.learner.optim import scaled_lr
+    return scaled_lr(self.base_lr, self.base_batch, bs or self.batch, self.accumulate, processes)
 
 # %% ../../nbs/presets/core.ipynb #eac4486e
 @patch
