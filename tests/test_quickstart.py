@@ -14,7 +14,7 @@ def dest(tmp_path_factory):
 
 
 def test_every_file_is_there(dest):
-    assert {p.name for p in dest.iterdir()} == {'report.html', 'predictions.csv', 'predictions.npz', 'figures.json', 'model', 'puppets', 'new_sit_down.mp4'}
+    assert {p.name for p in dest.iterdir()} == {'report.html', 'predictions.csv', 'predictions.json', 'predictions.npz', 'figures.json', 'model', 'puppets', 'new_sit_down.mp4'}
     figures = json.loads((dest/'figures.json').read_text())
     assert figures['clips'] == 12 and all(0 <= figures[k] <= 100 for k in ('top1', 'pairs', 'frozen', 'shuffled'))
 
