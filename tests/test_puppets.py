@@ -39,6 +39,15 @@ def test_spawned_workers_make_the_same(tmp_path, whole, monkeypatch):
     assert everything(tmp_path/'a') == whole
 
 
+def test_threads_of_opencv_in_the_parent_stop_no_worker(tmp_path):
+    "A forked process has none of its parent's threads, and OpenCV would wait for them"
+    code = ('import cv2, numpy as np; cv2.setNumThreads(4); picture = np.zeros((4000, 4000, 3), np.uint8)\n'
+            'for _ in range(20): cv2.GaussianBlur(cv2.resize(picture, (3000, 3000)), (9, 9), 0)\n'
+            'from vidbook.data.puppets import make_puppets\n'
+            f"make_puppets({str(tmp_path/'here')!r}, 'tiny', n_workers=2, progress=False)")
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
 def test_a_killed_start_goes_on(tmp_path, whole):
     code = f'''from vidbook.data.puppets import PuppetSize, make_puppets
 make_puppets({str(tmp_path/"a")!r}, size=PuppetSize((24, 12), (0, 0), (0, 0)), parts=('clips',), video_size=(64, 48), n_workers=0, progress=False)'''

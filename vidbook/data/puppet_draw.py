@@ -220,7 +220,6 @@ def draw_stage(
     stage:Stage,
 ): # Iterator of uint8 (h, w, 3)
     "The frames of a scene"
-    cv2.setNumThreads(1)   # several processes draw at once
     size, n, grain = stage.camera.size, len(stage), _grain(stage.camera.size)
     w, h = size
     figures = sorted((Figure(p, stage.camera, stage.warp) for p in stage.puppets), key=_farthest)

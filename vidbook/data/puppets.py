@@ -220,7 +220,9 @@ _tables = dict(clips='puppets.csv', untrimmed='untrimmed.csv', groups='groups.cs
 def _cpus(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 def _wait_for_parent(): parent_process().join(); os._exit(1)
-def _end_with_parent(): Thread(target=_wait_for_parent, daemon=True).start()   # a killed start leaves no worker behind
+def _begin_work():
+    cv2.setNumThreads(0)                                                    # many draw at once; and of the parent's threads none is here
+    Thread(target=_wait_for_parent, daemon=True).start()                    # a killed start leaves no worker behind
 
 def _run(jobs, work, n_workers, progress):
     "Call `work` for each job, in other processes if there are several"
@@ -231,7 +233,7 @@ def _run(jobs, work, n_workers, progress):
     if n_workers < 2 or len(jobs) < 2:
         for job in bar: work(job)
         return
-    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), initializer=_begin_work)
     try:
         for _ in zip(bar, pool.map(work, jobs)): pass
     finally: pool.shutdown(cancel_futures=True)
