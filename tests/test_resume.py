@@ -13,7 +13,7 @@ from vidbook.callbacks.schedule import FollowSchedule, cosine_schedule
 from vidbook.data.loaders import VideoDataLoaders
 from vidbook.data.squares import make_squares
 from vidbook.io.sample import Clip
-from vidbook.learner import saves, saving
+from vidbook.learner import distributed, saves, saving   # the first for learn.distributed
 from vidbook.learner.classify import video_learner
 from vidbook.learner.optim import Rule, torch_opt
 from vidbook.learner.saves import TrainingError, list_saves
