@@ -171,11 +171,12 @@ def examine(
     name:str, # A key of `examinations`
 )->list: # Of `Finding`
     "One examination; what it raises is a finding, too"
-    warnings.simplefilter('ignore')                                             # such as torch's word to fastai, at every import
     found = []
-    for examination in examinations[name]:
-        try: found += examination(name) if examination is decoder else examination()
-        except Exception as e: found.append(Finding(name, examination.__name__, 'bad', _line(e), 'mend what this says, or reinstall vidbook'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                                         # such as torch's word to fastai, at every import
+        for examination in examinations[name]:
+            try: found += examination(name) if examination is decoder else examination()
+            except Exception as e: found.append(Finding(name, examination.__name__, 'bad', _line(e), 'mend what this says, or reinstall vidbook'))
     return found
 
 # %% ../../nbs/cli/doctor.ipynb #ba4cad0e
