@@ -25,9 +25,11 @@ def _words(script, args):
 def _submit(script):
     "Hand a batch script to Slurm"
     try: subprocess.run(['sbatch'], input=script, text=True, check=True)
-    except FileNotFoundError: raise VidbookError('there is no sbatch on this machine: add --dry-run > job.sh, and submit that where there is') from None
+    except FileNotFoundError:
+        raise VidbookError('there is no sbatch on this machine: add --dry-run > job.sh, and submit that where there is') from None
     except subprocess.CalledProcessError as e: raise VidbookError(f'sbatch has refused the job (status {e.returncode})') from None
 
+# %% ../../nbs/cli/launch.ipynb #4c2890dd
 def launch(
     script:str, # Python file, or a command of vidbook
     args:Param('Its words', str, nargs='...', opt=False)=(),

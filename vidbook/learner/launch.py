@@ -45,6 +45,7 @@ def _take_gpu(local, backend):
     torch.cuda.set_device(local % n)
     return backend or 'cpu:gloo,cuda:nccl'
 
+# %% ../../nbs/learner/launch.ipynb #a7991fb4
 def join_processes(
     backend:str=None, # What they talk by: of `torch.distributed`
     minutes:float=30, # How long one waits for another before it gives up
@@ -233,6 +234,7 @@ def _until_error(lines):
     end = next((i for i,line in enumerate(lines) if i and line[:1] not in (' ', '')), len(lines) - 1)
     return '\n'.join(lines[:end+1])
 
+# %% ../../nbs/learner/launch.ipynb #00bbf249
 def _why(log, status):
     "Why processes have ended with `status`, as far as their log tells"
     found = _tracebacks(log)
