@@ -26,6 +26,7 @@ from ..data.spec import ClipSpec
 from ..io.source import VideoFile
 from ..io.weights import WeightsError, card_format, embedded_card, is_address, weights_file
 from .classify import VideoLearner, is_multi_label, video_learner
+from .state import processes
 from ..pretrained import load_weights
 from ..utils import atomic_path, sha256
 
@@ -107,8 +108,8 @@ def export_learner(
 def export(self:VideoLearner,
     folder:str|Path, # Folder to be
 )->Path: # The folder
-    "Write the learner as model.safetensors and model.json, without pickle"
-    return export_learner(self, folder)
+    "Write the learner as model.safetensors and model.json, without pickle; of several processes only the first one writes"
+    return Path(folder) if processes()[0] else export_learner(self, folder)
 
 # %% ../../nbs/learner/checkpoint.ipynb #f7d72a98
 def _folder_card(folder):

@@ -39,6 +39,7 @@ def of_everyone(
     dist.all_gather_object(values, value)
     return values
 
+# %% ../../nbs/learner/distributed.ipynb #0be213fa
 def check_same(
     facts:dict, # Plain values of this process
     what:str, # What they tell of, for the error
@@ -50,9 +51,22 @@ def check_same(
         words = '; '.join(f'{k}: {v.replace(" has become ", " against ")}' for k,v in changes.items())
         raise LaunchError(f'process {i} has another {what} than process 0 ({words}): make it in the same way in all, from one table, with one seed')
 
+# %% ../../nbs/learner/distributed.ipynb #e236c3fb
 def _same_draws(dl):
     "Loaders of all processes draw the same numbers"
     if hasattr(dl, 'passes'): dl.seed, dl.passes = of_first((dl.seed, dl.passes))
+
+
+@contextmanager
+def _telling(dl):
+    "What one process could not read in the block is known to all behind it"
+    watch = getattr(getattr(dl, 'clips', None), 'watch', None)
+    start = watch and watch.mark()
+    yield
+    if watch is None: return
+    for i,(rows,left_out) in enumerate(of_everyone((watch.bad(start).to_dict('records'), watch.left_out))):
+        watch.left_out = watch.left_out | left_out
+        for row in rows if i != processes()[0] else (): watch.tell(row['video'], row['done'], row['why'])
 
 # %% ../../nbs/learner/distributed.ipynb #a6987547
 class PartDL(GetAttr):
@@ -77,10 +91,10 @@ class PartDL(GetAttr):
     def __len__(self): return self.n_batches
     def __iter__(self):
         left, batch = self.n_batches - self.dl.skip, None
-        with self._parted():
+        with self._parted(), _telling(self.dl):
             for batch in self.dl: left -= 1; yield batch
-        if left and batch is None: raise LaunchError(f'process {processes()[0]} can read none of its videos: look at dls.bad_videos()')
-        for _ in range(left): yield batch
+            if left and batch is None: raise LaunchError(f'process {processes()[0]} can read none of its videos: look at dls.bad_videos()')
+            for _ in range(left): yield batch
 
 # %% ../../nbs/learner/distributed.ipynb #52ce6f45
 class _Given:
@@ -111,20 +125,19 @@ class RoundsDL(GetAttr):
             else: del self.dl.get_idxs
 
     def __iter__(self):
-        own = self._own()
-        at, batch = next(own, (None, None))
-        for i in range(-(-self.n_batches//processes()[1])):
-            if at == i:
-                yield batch                                   # `exchange` is called when its loss is known
-                at, batch = next(own, (None, None))
-            else: self.exchange(None)
-            while self.results: yield ()                      # `take` is called for each
+        with _telling(self.dl):
+            own = self._own()
+            at, batch = next(own, (None, None))
+            for i in range(-(-self.n_batches//processes()[1])):
+                if at == i:
+                    yield batch                                   # when its loss is known, `exchange` is called
+                    at, batch = next(own, (None, None))
+                else: self.exchange(None)
+                while self.results: yield ()                      # one is taken for each
 
     def exchange(self, result):
         "Give a result, get those of this round"
         self.results = [o for o in of_everyone(result) if o is not None]
-
-    def take(self): return self.results.pop(0)
 
 # %% ../../nbs/learner/distributed.ipynb #13a4293a
 class _Sum(torch.autograd.Function):
@@ -218,7 +231,7 @@ class Distributed(Callback):
     def __init__(self,
         sync_bn:bool=False, # Batch norms over the batches of all
         **kwargs # For `DistributedDataParallel`, such as `find_unused_parameters`
-    ): self.sync_bn, self.kwargs, self.others = sync_bn, kwargs, FromOthers()
+    ): self.sync_bn, self.kwargs, self.others = sync_bn, dict(find_unused_parameters=True) | kwargs, FromOthers()
 
     def state_dict(self): return {}
     def load_state_dict(self, state): "There is nothing to remember"
@@ -290,7 +303,7 @@ def to_detach(self:VideoLearner, b, cpu=True, gather=True):
 def _start_alike(learn):
     "Same weights in all processes, on their own devices; generators that go different ways"
     check_same(_network(learn) | _data(learn), 'network or table')
-    if learn.dls.device is not None and learn.dls.device.type == 'cuda': learn.dls.to(torch.device('cuda', torch.cuda.current_device()))
+    if learn.dls.device is not None and torch.device(learn.dls.device).type == 'cuda': learn.dls.to(torch.device('cuda', torch.cuda.current_device()))
     learn.model.to(learn.dls.device)
     _broadcast(learn.model.state_dict().values())
     seed = of_first(random.getrandbits(31))
@@ -298,11 +311,11 @@ def _start_alike(learn):
 
 @contextmanager
 def _quiet():
-    "No bars where output goes to a file or another process; nothing about the strides of 1 x 1 kernels, which do not matter"
+    "No bars where output goes to a file or another process; no warnings about what is meant so, or does not matter"
     before, fastprogress.NO_BAR = fastprogress.NO_BAR, fastprogress.NO_BAR or not sys.stdout.isatty()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Grad strides do not match')
+            for words in ('Grad strides do not match', '`broadcast_buffers` is deprecated'): warnings.filterwarnings('ignore', words)
             yield
     finally: fastprogress.NO_BAR = before
 

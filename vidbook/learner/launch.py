@@ -232,13 +232,14 @@ def _tracebacks(log):
 def _until_error(lines):
     "A traceback without what follows it"
     end = next((i for i,line in enumerate(lines) if i and line[:1] not in (' ', '')), len(lines) - 1)
+    while lines[end+1:] and lines[end+1].startswith('\t'): end += 1           # fastai's errors in callbacks
     return '\n'.join(lines[:end+1])
 
 # %% ../../nbs/learner/launch.ipynb #00bbf249
 def _why(log, status):
     "Why processes have ended with `status`, as far as their log tells"
     found = _tracebacks(log)
-    for rank,text in sorted(found, key=_is_later): return f'process {rank or 0} has failed: {text.splitlines()[-1]}\n\n{text}'
+    for rank,text in sorted(found, key=_is_later): return f'process {rank or 0} has failed: {text.splitlines()[-1].strip()}\n\n{text}'
     if cause := _cause.search('\n'.join(line for _,line in log)):
         said = next((line for rank,line in reversed(log) if str(rank) == cause[1] and line), 'without a word; look whether memory ran short')
         return f'process {cause[1]} has ended {_by(int(cause[2]))}: {said}'
@@ -277,7 +278,8 @@ _modules = dict(accelerate=(2, 'accelerate.commands.launch'), torchrun=(1, 'torc
 def _environment(cpu):
     "Of the processes: they find the modules that this one finds, and print at once"
     paths = os.pathsep.join(o or os.getcwd() for o in sys.path)
-    return os.environ | dict(PYTHONPATH=paths, PYTHONUNBUFFERED='1') | (dict(CUDA_VISIBLE_DEVICES='') if cpu else {})
+    quiet = dict(TORCH_CPP_LOG_LEVEL='ERROR')                            # or it warns past Python's filters
+    return quiet | os.environ | dict(PYTHONPATH=paths, PYTHONUNBUFFERED='1') | (dict(CUDA_VISIBLE_DEVICES='') if cpu else {})
 
 def run_command(
     command:str, # Of `launch_command`
