@@ -108,7 +108,7 @@ def slurm_script(
     machines:int=1,
 )->str:
     "What `sbatch` takes"
-    command = shlex.join(_accelerate(script, args, n, machines, '@machine@', '@host@', '@port@', 8*n))
+    command = shlex.join(_accelerate(script, map(str, args), n, machines, '@machine@', '@host@', '@port@', 8*n))
     for mark,name in {'@machine@': 'SLURM_NODEID', '@host@': 'MAIN_HOST', '@port@': 'MAIN_PORT'}.items(): command = command.replace(mark, f'${name}')
     name = args[1] if script == '-m' else Path(script).stem
     return _slurm_script.format(name=name, machines=machines, n=n, cpus=8*n, command=shlex.quote(command))
@@ -193,7 +193,8 @@ def function_script(
     if not isinstance(function, FunctionType) or not name.isidentifier():
         raise LaunchError(f'{function} has no name to call it by: give a function that was made with def, or the path of a script')
     _write(name, function, lines, name)
-    return '\n'.join(lines.values()) + '\n' + _last.format(name=name, folder=str(folder))
+    methods = 'import vidbook.all\n' if 'vidbook.all' in sys.modules else ''                 # which modules give to classes of others
+    return methods + '\n'.join(lines.values()) + '\n' + _last.format(name=name, folder=str(folder))
 
 # %% ../../nbs/learner/launch.ipynb #fe4a3630
 def run_job(
@@ -238,11 +239,11 @@ def _until_error(lines):
 # %% ../../nbs/learner/launch.ipynb #00bbf249
 def _why(log, status):
     "Why processes have ended with `status`, as far as their log tells"
-    found = _tracebacks(log)
-    for rank,text in sorted(found, key=_is_later): return f'process {rank or 0} has failed: {text.splitlines()[-1].strip()}\n\n{text}'
-    if cause := _cause.search('\n'.join(line for _,line in log)):
+    found, cause = sorted(_tracebacks(log), key=_is_later), _cause.search('\n'.join(line for _,line in log))
+    if cause and (not found or _is_later(found[0]) > (False, False)):                # the others only miss the one that was killed
         said = next((line for rank,line in reversed(log) if str(rank) == cause[1] and line), 'without a word; look whether memory ran short')
         return f'process {cause[1]} has ended {_by(int(cause[2]))}: {said}'
+    for rank,text in found: return f'process {rank or 0} has failed: {text.splitlines()[-1].strip()}\n\n{text}'
     return f'the launcher has ended {_by(status)}: ' + ' '.join(line for _,line in list(log)[-3:])
 
 def _is_later(found): return bool(_echo.search(found[1].splitlines()[-1])), found[0] is None
