@@ -36,11 +36,13 @@ def train(
     "Train a preset on your data: `vidbook train tsm_r50_k400_1x1x8 data --set size=112 batch=8 epochs=10`"
     from vidbook.learner.checkpoint import last_metrics
     from vidbook.learner.saving import SaveTraining
+    from vidbook.learner.state import processes
     from vidbook.utils import set_seed
     preset = named_preset(name, set)
     if Path(out).is_file(): raise VidbookError(f'{out} is a file: give --out the name of a folder')
     set_seed(seed)
     learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=SaveTraining(Path(out)/'training'), bf16=bf16)
+    if processes()[0]: return
     print(f'{learn.export(out)}: {preset.arch.__name__}, {len(learn.dls.vocab)} classes')
     _print(last_metrics(learn))
 
@@ -71,9 +73,11 @@ def test(
 ):
     "Test a model on labelled videos: `vidbook test tsm_r50_k400_1x1x8 data`"
     from vidbook.inference.evaluate import evaluate
+    from vidbook.learner.distributed import processes
     learn, own, average = _tested(model, data, weights, set, split, workers)
     views, dl = named_views(views) or own, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]
-    preds = evaluate(learn, dl, views, average)
+    with learn.distributed(): preds = evaluate(learn, dl, views, average)
+    if processes()[0]: return
     if out: print(preds.save(out))
     print(f'{len(preds)} clips of {split or ("valid", "test")[len(learn.dls.loaders) > 2]}, {views.clips} x {views.crops} views:')
     _print(preds.metrics())

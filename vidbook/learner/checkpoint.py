@@ -116,7 +116,8 @@ def _folder_card(folder):
     "The card beside the weights in a folder, as it was written"
     if not folder.is_dir():
         raise WeightsError(f'{folder} {"is a file" if folder.exists() else "does not exist"}: give the folder that learn.export wrote')
-    path = folder/'model.json'
+    path, inside = folder/'model.json', sorted(o.parent.name for o in folder.glob('*/model.json'))
+    if inside and not path.exists(): raise WeightsError(f'{folder} holds several models: give one of them, such as {folder/inside[-1]}')
     for f in (path, folder/'model.safetensors'):
         if not f.is_file(): raise WeightsError(f'{f} is missing: an export is model.json and model.safetensors, copy both')
     try: facts = json.loads(path.read_text(encoding='utf-8')); found = int(facts.get('format', 0))

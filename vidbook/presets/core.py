@@ -208,14 +208,15 @@ def train(self:Preset,
     "Train by the published recipe; gives the learner"
     from fastcore.basics import listify
     from vidbook.callbacks.gradients import Accumulate, ClipGradients
-    from vidbook.learner.state import processes
+    from vidbook.learner.distributed import processes                # brings learn.distributed
     if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or .but(fit=step_schedule(...)).')
     weights = self.init if weights is None else weights or None
     learn = self.learner(source, weights=weights, **kw)
     learn.unfreeze()
     if bf16: learn.to_bf16()
     recipe = [FollowSchedule(self.fit), ClipGradients(self.clip_grad), *[Accumulate(self.accumulate)]*(self.accumulate > 1)]
-    learn.fit(int(self.fit.epochs), lr=self.lr(learn.dls.bs, processes()[1]), wd=self.weight_decay, cbs=[*recipe, *listify(cbs)])
+    with learn.distributed():                                        # nothing but the block if this process is alone
+        learn.fit(int(self.fit.epochs), lr=self.lr(learn.dls.bs, processes()[1]), wd=self.weight_decay, cbs=[*recipe, *listify(cbs)])
     return learn
 
 # %% ../../nbs/presets/core.ipynb #6c407775
@@ -227,11 +228,12 @@ def test(self:Preset,
     split:str=None, # Rows to test, or 'all'; None: those of `test` if there are any, else those of `valid`
 )->dict: # Metric -> value
     "Test by the published protocol"
+    import vidbook.learner.distributed
     from vidbook.callbacks.multiview import MultiView
     dls = source if hasattr(source, 'train') else self.data(source, published=True, split=split)
     learn = self.learner(dls, pretrained=pretrained)
     views = MultiView(self.views.clips, self.views.crops, self.average, max_views)
-    values = learn.validate(ds_idx=min(2, len(dls.loaders)-1), cbs=views)
+    with learn.distributed(): values = learn.validate(ds_idx=min(2, len(dls.loaders)-1), cbs=views)
     return dict(zip(['loss', *(m.name for m in learn.metrics)], values))
 
 # %% ../../nbs/presets/core.ipynb #7285406a
