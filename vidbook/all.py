@@ -34,6 +34,7 @@ from vidbook.data.i3d import *
 from vidbook.data.jobs import *
 from vidbook.data.lists import *
 from vidbook.data.loaders import *
+from vidbook.data.marks import *
 from vidbook.data.mix import *
 from vidbook.data.passes import *
 from vidbook.data.prepare import *
