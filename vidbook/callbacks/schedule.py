@@ -172,7 +172,7 @@ def plot_schedule(
         for group,rows in table.groupby('group'):
             ax.plot(rows['epoch'], rows[name], label=f'{label} group {group}'.strip() if table['group'].nunique() > 1 else label)
     ax.set(xlabel='epoch', ylabel=name)
-    if ax.get_legend_handles_labels()[1] != ['']: ax.legend(fontsize=7)
+    if ax.get_legend_handles_labels()[1]: ax.legend(fontsize=7)
     return ax
 
 # %% ../../nbs/callbacks/schedule.ipynb #ac3d3e43

@@ -57,7 +57,7 @@ class Rehearsal:
         for g,(h,params) in enumerate(zip(self.opt.hypers, self.opt.param_lists)):
             values = {k: float(h[k]) for k in ('lr', 'mom', 'wd') if k in h}
             frozen = not any(p.requires_grad for p in params)
-            self.seen.append(dict(step=self.done-1, epoch=(self.done-1)/self.n_iter, group=g, **values, frozen=frozen))
+            self.rehearsed.append(dict(step=self.done-1, epoch=(self.done-1)/self.n_iter, group=g, **values, frozen=frozen))
 
 # %% ../../nbs/learner/rehearse.ipynb #764ebe26
 class Lengths:
@@ -74,13 +74,13 @@ def lengths_only(
 
 def rehearsing(
     learn:VideoLearner, # Nothing of it is changed
-)->VideoLearner: # `seen` is what its optimizer sees
+)->VideoLearner: # `rehearsed` is what its optimizer sees
     "A learner that stands where `learn` does, and shares nothing with it that a training changes"
     twin = copy(learn)
     for cb in learn.cbs: vars(twin).pop(cb.name, None)
     twin.__class__ = type('Rehearsing', (Rehearsal, type(learn)), {})
     twin.model, twin.dls, twin.loss_func = outline(learn.model), lengths_only(len(learn.dls.train), learn.dls.train.bs), noop
-    twin.cbs, twin.opt, twin.seen, twin.done = L(), None, [], 0
+    twin.cbs, twin.opt, twin.rehearsed, twin.done = L(), None, [], 0
     twin.add_cbs([copy(cb) for cb in learn.cbs if isinstance(cb, _kinds)])
     if learn.opt: _take_values(twin, learn.opt)
     return twin
@@ -104,4 +104,4 @@ def learner_curves(
     if not callable(train) and not hasattr(type(twin), train):
         raise VidbookError(f'a learner has no method {train!r}; give fit, fit_one_cycle, fine_tune ...')
     train(twin, *args, **kwargs) if callable(train) else getattr(twin, train)(*args, **kwargs)
-    return pd.DataFrame(twin.seen)
+    return pd.DataFrame(twin.rehearsed)
