@@ -20,6 +20,7 @@ from ..inference.evaluate import Predictions, evaluate
 from ..inference.predict import video_preview, video_strip
 from ..io.write import video_html
 from ..learner.classify import is_multi_label
+from ..metrics.recognition import confusion_matrix
 from ..utils import VidbookError
 
 # %% ../../nbs/interpret/classify.ipynb #22c72724
@@ -55,7 +56,10 @@ def confusion(
 )->pd.DataFrame: # True classes down, predicted ones across
     "How often each class was taken for each"
     names = list(preds.vocab)
-    counts = pd.crosstab(preds.table['label'], preds.table['pred']).reindex(index=names, columns=names, fill_value=0)
+    shown, said = (pd.Categorical(preds.table[column], categories=names).codes.astype(int) for column in ('label', 'pred'))
+    known = shown >= 0                                                   # others have a label that the model does not have, or none
+    counts = pd.DataFrame(confusion_matrix(said[known], shown[known], n_classes=len(names)).astype(int), index=names, columns=names)
+    counts = counts.rename_axis(index='label', columns='pred')
     return counts.div(counts.sum(axis=1).clip(lower=1), axis=0) if normalize else counts
 
 def per_class(
@@ -65,6 +69,7 @@ def per_class(
     counts = confusion(preds); hits, support, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return pd.DataFrame(dict(support=support, precision=hits/said, recall=hits/support, f1=2*hits/(said+support)))
 
+# %% ../../nbs/interpret/classify.ipynb #44918802
 def most_confused(
     preds:Predictions, # What a model said
     min_count:int=1, # Leave out rarer ones
