@@ -22,7 +22,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp('ranks')
     for name in ('squares', 'broken'): make_squares(root/name, n_train=4, n_valid=5, n_frames=8, side=32)
     for name in unreadable: (root/'broken'/name).write_text('no video')
-    run = subprocess.run([sys.executable, here/'ranks.py', root], capture_output=True, text=True, env=os.environ | dict(CUDA_VISIBLE_DEVICES=''), timeout=400)
+    run = subprocess.run([sys.executable, here/'ranks.py', root], capture_output=True, text=True, env=os.environ | dict(CUDA_VISIBLE_DEVICES=''), timeout=1200)
     assert run.returncode == 0, run.stderr[-4000:]
     return root
 
@@ -123,8 +123,9 @@ def script(tmp_path):
     return tmp_path/'train.py'
 
 
-def run(command, **env):
-    done = subprocess.run(command if isinstance(command, list) else shlex.split(command), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200,
+def run(command, cwd=None, **env):
+    words = command if isinstance(command, list) else shlex.split(command)
+    done = subprocess.run(words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
                           env=os.environ | dict(CUDA_VISIBLE_DEVICES='', PYTHONPATH=str(here.parent)) | env)
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
@@ -214,9 +215,23 @@ def test_launch_in_a_notebook(root, tmp_path):
              f'values = launch(job, {str(root/"squares")!r}, rate=1e-3, n=2, cpu=True)\nlen(values[0])',
              f'launch(job, {str(root/"nowhere")!r}, rate=1e-3, n=2, cpu=True)']
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
-    NotebookClient(book, timeout=200, kernel_name='python3', allow_errors=True, resources=dict(metadata=dict(path=str(here.parent)))).execute()
+    NotebookClient(book, timeout=600, kernel_name='python3', allow_errors=True, resources=dict(metadata=dict(path=str(here.parent)))).execute()
     outputs = [o.outputs for o in book.cells]
     printed = ''.join(o.text for o in outputs[2] if o.output_type == 'stream')
     assert 'valid_loss' in printed and 'rank 0' in printed and '[1] rank 1' in printed, printed[-2000:]
     assert outputs[2][-1].data['text/plain'] == '3'
     assert outputs[3][-1].output_type == 'error' and 'nowhere is not there' in outputs[3][-1].evalue
+
+
+def test_launched_commands(root, tmp_path):
+    "`vidbook launch train` and `test`: one training, one model, the numbers of one process"
+    vidbook = [sys.executable, '-m', 'vidbook.cli.core']
+    two = [*vidbook, 'launch', '--n', '2', '--cpu']
+    small = ['--set', 'size=32', 'test_size=32', 'batch=4', 'epochs=1', 'clip.n=2']
+    said = run([*two, 'train', 'tsm_r50_k400_1x1x8', str(root/'squares'), *small, '--weights', 'none', '--out', 'model', '--workers', '0'], cwd=tmp_path)
+    assert said.count('tsm_r50, 4 classes') == 1 and 'rank' not in said
+    assert sorted(o.name for o in (tmp_path/'model'/'training').glob('*1/process*')) == ['process0.safetensors', 'process1.safetensors']
+    test = ['test', 'model', str(root/'squares'), '--workers', '0', '--out']
+    told = [run([*how, *test, name], cwd=tmp_path)[-200:].splitlines()[-4:] for how,name in ((two, 'two'), (vidbook, 'one'))]
+    assert told[0] == told[1] and told[0][0].startswith('top1')
+    assert (tmp_path/'two.csv').read_text() == (tmp_path/'one.csv').read_text()
