@@ -32,6 +32,7 @@ def render(path, timeout=600):
     "Execute the notebook at `path` in its own folder and write it back with its outputs"
     nb = nbformat.read(path, as_version=4)
     Renderer(nb, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(Path(path).parent)))).execute()
+    if 'vnd.jupyter.widget-view' not in nbformat.writes(nb): nb.metadata.pop('widgets', None)   # the state of widgets that the page does not show
     nbformat.write(nb, path)
 
 
