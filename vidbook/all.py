@@ -100,11 +100,16 @@ from vidbook.inference.stream import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.calibration import *
 from vidbook.interpret.compare import *
+from vidbook.interpret.labels import *
 from vidbook.interpret.motion import *
 from vidbook.interpret.gradcam import *
+from vidbook.interpret.segments import *
 from vidbook.widgets.core import *
 from vidbook.widgets.pipeline import *
+from vidbook.widgets.classes import *
 from vidbook.widgets.results import *
+from vidbook.widgets.timeline import *
+from vidbook.widgets.clean import *
 from vidbook.widgets.schedule import *
 from vidbook.export.report import *
 from vidbook.export.publish import *

@@ -136,11 +136,11 @@ def _part_of(video, start, end, fps):
     begin = video.start or 0
     return replace(video, start=begin+start, end=begin+end)
 
-def _open(predict, video, fps):
-    "An open reader of `video`, as the predictor opens it; pictures do not say how fast they are"
+def _open(pipeline, video, fps):
+    "An open reader of `video`, as the pipeline opens it; pictures do not say how fast they are"
     if isinstance(video, np.ndarray): return ArrayReader(video, fps)
     item = Item(video)
-    predict.pipeline.stages[0](item)
+    pipeline.stages[0](item)
     if isinstance(item.reader, FramesReader): item.reader.fps, item.reader.pts = fps, np.arange(len(item.reader))/fps
     return item.reader
 
@@ -160,7 +160,7 @@ def slide(
     return (_slide_file if known else _slide_stream)(predict, video, length, step, fps)
 
 def _slide_file(predict, video, length, step, fps):
-    with _open(predict, video, fps) as reader:
+    with _open(predict.pipeline, video, fps) as reader:
         windows = file_windows(predict.pipeline, reader, window_times(float(reader.pts[-1]+1/reader.fps), length, step))
         for answer in predict.answers(((start, end), views) for start,end,views in windows):
             yield Moment(*answer.video, replace(answer, video=_part_of(video, *answer.video, fps)))
