@@ -97,7 +97,8 @@ def _callback_marks(cbs, last):
     "What callbacks do all the time"
     for cb in cbs:
         if isinstance(cb, FreezeStages): yield _mark('frozen', 0, last, f'the stem and {cb.n} stages learn nothing')
-        if isinstance(cb, FreezeNorms): yield _mark('frozen', 0, last, f'batch norms{f" behind the first {cb.keep}" if cb.keep else ""} keep their statistics')
+        kept = f' behind the first {cb.keep}' if getattr(cb, 'keep', 0) else ''
+        if isinstance(cb, FreezeNorms): yield _mark('frozen', 0, last, f'batch norms{kept} keep their statistics')
         if isinstance(cb, AverageWeights): yield _mark('EMA', 0, last, f'weights averaged with a decay of {cb.decay:g}')
 
 def _learner_plan(learn, name, n_epoch, train, **kw):
@@ -218,6 +219,14 @@ def _draw_marks(fig, plans, along):
                               annotation_position=f'{"bottom" if m.kind == "frozen" else "top"} left')
 
 # %% ../../nbs/widgets/schedule.ipynb #e56702d8
+def _draw_recorded(fig, plan, value, along):
+    rows = recorded_values(plan)
+    if value not in rows or not len(rows): return
+    rows = rows.iloc[np.linspace(0, len(rows)-1, min(60, len(rows))).round()]
+    fig.add_scatter(x=_place(plan, rows['epoch'], along), y=rows[value], mode='markers', name=f'{plan.name}: recorded',
+                    marker=dict(color='black', size=5), hovertemplate='recorded %{y:.4g}')
+
+# %% ../../nbs/widgets/schedule.ipynb #60be9368
 def plotly_schedule(
     plans, # List of `Plan`
     value:str='lr', # 'lr', 'mom', 'wd' or 'ema'
@@ -227,8 +236,7 @@ def plotly_schedule(
 ):
     "A figure of plotly whose lines tell their values"
     go = lazy_import('plotly.graph_objects', pip='plotly')
-    margin, titles = dict(l=60, r=10, t=20, b=40), dict(xaxis_title=along, yaxis_title=_titles[value])
-    fig = go.Figure(layout=dict(template='plotly_white', height=340, margin=margin, **titles))
+    fig = go.Figure(layout=dict(template='plotly_white', height=340, margin=dict(l=60, r=10, t=20, b=40)))
     colours, dashes = dict(zip([o.name for o in plans], cycle(_colours))), {o.name: cycle(_dashes) for o in plans}
     for o in schedule_lines(plans, value, along):
         k = _thinned(o.x, o.y)
@@ -236,14 +244,8 @@ def plotly_schedule(
                         hovertemplate=f'{along} %{{x:.4g}}: %{{y:.4g}}')
     for plan in plans if recorded else (): _draw_recorded(fig, plan, value, along)
     _draw_marks(fig, plans, along)
-    return fig.update_yaxes(type='log' if log else 'linear').update_layout(legend=dict(orientation='h', y=-.2), showlegend=True)
-
-def _draw_recorded(fig, plan, value, along):
-    rows = recorded_values(plan)
-    if value not in rows or not len(rows): return
-    rows = rows.iloc[np.linspace(0, len(rows)-1, min(60, len(rows))).round()]
-    fig.add_scatter(x=_place(plan, rows['epoch'], along), y=rows[value], mode='markers', name=f'{plan.name}: recorded',
-                    marker=dict(color='black', size=5), hovertemplate='recorded %{y:.4g}')
+    fig.update_xaxes(title=along).update_yaxes(title=_titles[value], type='log' if log else 'linear')
+    return fig.update_layout(legend=dict(orientation='h', y=-.2), showlegend=True)
 
 # %% ../../nbs/widgets/schedule.ipynb #58a20818
 class PlotlyPage:
