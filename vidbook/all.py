@@ -102,6 +102,7 @@ from vidbook.interpret.calibration import *
 from vidbook.interpret.compare import *
 from vidbook.interpret.labels import *
 from vidbook.interpret.motion import *
+from vidbook.interpret.doctor import *
 from vidbook.interpret.gradcam import *
 from vidbook.interpret.segments import *
 from vidbook.widgets.core import *
