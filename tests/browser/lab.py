@@ -1,0 +1,173 @@
+"JupyterLab on this machine's loopback in a headless Chromium: notebooks are opened, run and used as by hand"
+import os, re, secrets, shutil, socket, subprocess, sys, time
+from base64 import b64decode
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import nbformat
+import numpy as np
+
+from project import root
+from render import skipped
+
+flags = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync '
+         '--autoplay-policy=no-user-gesture-required').split()
+overrides = '''{"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+                "@jupyterlab/docmanager-extension:plugin": {"autosave": false},
+                "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}'''
+
+
+def find_chromium():
+    "Path of a Chromium, or None"
+    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+
+
+class Server:
+    "A JupyterLab that sees only `folder`, with settings of its own"
+    def __init__(self, folder):
+        self.notebooks, self.log, self.token = folder/'notebooks', folder/'server.log', secrets.token_hex()
+        for o in ('notebooks', 'settings'): (folder/o).mkdir(parents=True)
+        (folder/'settings'/'overrides.json').write_text(overrides, encoding='utf-8')
+        self.port, own = free_port(), {f'JUPYTER_{o}_DIR': str(folder/o.lower()) for o in ('CONFIG', 'DATA', 'RUNTIME')}
+        env = {**os.environ, **own, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore::FutureWarning', 'JUPYTER_TOKEN': self.token,
+               'PYTHONPATH': str(root), 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
+        env.pop('MPLBACKEND', None)                                       # the notebook's own, as a user has it
+        words = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}', '--ServerApp.port_retries=0',
+                 f'--ServerApp.root_dir={self.notebooks}', f'--LabApp.app_settings_dir={folder/"settings"}',
+                 f'--LabApp.user_settings_dir={folder/"user"}', f'--LabApp.workspaces_dir={folder/"workspaces"}', '--LabApp.expose_app_in_browser=True']
+        self.process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *words], env=env, stdout=self.log.open('w'), stderr=subprocess.STDOUT)
+        self._wait()
+
+    def _wait(self, seconds=60):
+        for _ in range(seconds*10):
+            with socket.socket() as s:
+                if s.connect_ex(('127.0.0.1', self.port)) == 0: return
+            assert self.process.poll() is None, f'JupyterLab ended: {self.log.read_text()[-2000:]}'
+            time.sleep(.1)
+        raise TimeoutError(f'JupyterLab does not answer after {seconds} s: {self.log.read_text()[-2000:]}')
+
+    def tracebacks(self):
+        "What went wrong in the server and, outside of cells, in its kernels"
+        return re.findall(r'Traceback \(most recent call last\)[\s\S]*?\n\S*(?:Error|Exception)\b.*', self.log.read_text())
+
+    def close(self):
+        self.process.terminate()                                          # takes its kernels along
+        try: self.process.wait(20)
+        except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
+
+
+class Lab:
+    "A page with JupyterLab; one kernel serves all notebooks, one after the other: only its first connection in a page has widgets"
+    def __init__(self, server, browser, artifacts):
+        self.server, self.artifacts, self.trouble = server, artifacts, []
+        self.page = browser.new_page(viewport=dict(width=1280, height=1000))
+        self.page.on('console', lambda o: self.trouble.append(f'console: {o.text}') if o.type == 'error' else None)
+        self.page.on('pageerror', lambda o: self.trouble.append(f'page: {o}'))
+        self.page.goto(f'http://127.0.0.1:{server.port}/lab?reset&token={server.token}')
+        self.page.wait_for_selector('.jp-LauncherCard, .jp-DirListing', timeout=60_000)
+        self.page.evaluate('() => { window.kernel_trouble = [] }')
+        self.kernel = self.page.request.post(f'http://127.0.0.1:{server.port}/api/kernels', headers=dict(Authorization=f'token {server.token}')).json()['id']
+
+    def notebook(self, name, *cells):
+        "Open a notebook with these cells and run it to the end"
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
+        nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
+        nbformat.write(nb, self.server.notebooks/f'{name}.ipynb')
+        return Notebook(self, f'{name}.ipynb')
+
+    def book(self, path, *cells):
+        "Open one of vidbook's notebooks and run it, all but the cell that removes its files"
+        nb = nbformat.read(root/'nbs'/f'{path}.ipynb', as_version=4)
+        own = [o.source for o in nb.cells if o.cell_type == 'code' and not skipped(o) and '.cleanup()' not in o.source]
+        return self.notebook(path.replace('/', '_'), 'import ipywidgets; ipywidgets.Widget.close_all()   # those of notebooks before', *own, *cells)
+
+    def theme(self, name): self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", f'JupyterLab {name}')
+
+    def until(self, true, what, seconds=15):
+        "Wait until `true()` is"
+        end = time.time()+seconds
+        while not (value := true()):
+            assert time.time() < end, f'{what}: not within {seconds} s'
+            self.page.wait_for_timeout(50)
+        return value
+
+    def troubles(self):
+        "Errors of the page, of the kernel and of the server since the last call"
+        found = self.trouble + self.page.evaluate('() => window.kernel_trouble.splice(0)') + self.server.tracebacks()
+        self.trouble.clear()
+        return found
+
+
+class Notebook:
+    "A notebook in the page"
+    def __init__(self, lab, path):
+        self.lab, self.page = lab, lab.page
+        self.page.evaluate('''async ([path, id]) => {
+            const panel = await jupyterapp.commands.execute('docmanager:open', {path, kernel: {id}});
+            await panel.revealed; await panel.sessionContext.ready;
+            panel.sessionContext.iopubMessage.connect((_, o) => {
+                if (o.header.msg_type == 'error') kernel_trouble.push(o.content.traceback.join('\\n'));
+                if (o.header.msg_type == 'stream' && o.content.text.includes('Traceback')) kernel_trouble.push(o.content.text);
+            }); }''', [path, lab.kernel])
+        self.element = self.page.locator('.jp-NotebookPanel:not(.lm-mod-hidden)')
+        assert self.command('run-all-cells'), f'{path}: {self.lab.troubles()}'
+
+    def command(self, name): return self.page.evaluate("name => jupyterapp.commands.execute(`notebook:${name}`).then(o => o !== false)", name)
+
+    def show(self, code):
+        "Run `code` in a new last cell; its outputs"
+        self.page.evaluate('''code => { const o = jupyterapp.shell.currentWidget.content; o.activeCellIndex = o.widgets.length-1; }''', code)
+        self.command('insert-cell-below')
+        self.page.evaluate('code => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)', code)
+        assert self.command('run-cell'), f'{code}: {self.lab.troubles()}'
+        return Shown(self.lab, self.element.locator('.jp-Cell').last.locator('.jp-OutputArea').first)
+
+    def close(self): self.page.evaluate('() => jupyterapp.shell.currentWidget.dispose()')
+
+
+class Shown:
+    "What a cell shows, and what a hand can do to it"
+    def __init__(self, lab, area): self.lab, self.page, self.area = lab, lab.page, area
+
+    def choose(self, label, text):
+        "Choose in the menu that `label` stands beside"
+        self.row(label).locator('select').select_option(label=text)
+
+    def row(self, label): return self.area.locator('.jupyter-widgets', has=self.page.locator('> .widget-label', has_text=re.compile(f'^{re.escape(label)}$'))).first
+
+    def chosen(self, label): return self.row(label).locator('select').evaluate('o => o.selectedOptions[0]?.label')
+    def options(self, label): return self.row(label).locator('option').evaluate_all(r'o => o.map(x => x.label.replace(/\s/g, " "))')
+    def click(self, text): self.area.get_by_role('button', name=text, exact=True).click()
+
+    def drag(self, share, slider=0):
+        "Drag a slider's handle to a share of its way"
+        handle, way = (self.area.locator(o).nth(slider) for o in ('.noUi-handle', '.noUi-base'))
+        handle.scroll_into_view_if_needed()
+        a, b = handle.bounding_box(), way.bounding_box()
+        y = a['y']+a['height']/2
+        self.page.mouse.move(a['x']+a['width']/2, y); self.page.mouse.down()
+        self.page.mouse.move(b['x']+b['width']*share, y, steps=5); self.page.mouse.up()
+
+    def pixels(self, image='.widget-image'):
+        "The pixels of a picture, uint8 (H, W, 3)"
+        url = self.area.locator(image).first.evaluate('''async o => {
+            for (let i = 0; i < 20; i++) try { await o.decode(); break } catch { await new Promise(f => setTimeout(f, 50)) }   // just replaced
+            const c = document.createElement('canvas');
+            c.width = o.naturalWidth; c.height = o.naturalHeight; c.getContext('2d').drawImage(o, 0, 0); return c.toDataURL(); }''')
+        return cv2.imdecode(np.frombuffer(b64decode(url.split(',')[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    @contextmanager
+    def changes(self, look, what='what is seen changes'):
+        "After the block `look()` is another one than before"
+        before = look()
+        yield
+        self.lab.until(lambda: not np.array_equal(look(), before), what)
+
+    def screenshot(self, name):
+        "Into the artifacts' folder"
+        self.area.screenshot(path=self.lab.artifacts/f'{name}.png')
