@@ -102,6 +102,7 @@ from vidbook.interpret.calibration import *
 from vidbook.interpret.compare import *
 from vidbook.interpret.labels import *
 from vidbook.interpret.motion import *
+from vidbook.interpret.cost import *
 from vidbook.interpret.doctor import *
 from vidbook.interpret.gradcam import *
 from vidbook.interpret.segments import *
@@ -110,6 +111,7 @@ from vidbook.widgets.pipeline import *
 from vidbook.widgets.classes import *
 from vidbook.widgets.results import *
 from vidbook.widgets.timeline import *
+from vidbook.widgets.dataset import *
 from vidbook.widgets.clean import *
 from vidbook.widgets.schedule import *
 from vidbook.export.report import *
