@@ -12,6 +12,7 @@ from io import BytesIO
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 from IPython.display import display
+from traitlets import observe
 
 from ..io.write import encode_jpeg
 
@@ -20,13 +21,20 @@ def enable_widgets():
     "Colab shows widgets only after this; elsewhere nothing happens"
     if 'google.colab' in sys.modules: sys.modules['google.colab'].output.enable_custom_widget_manager()
 
+class _Menu(widgets.Dropdown):
+    "A menu in which None is an option like others; ipywidgets shows an empty line for it"
+    @observe('value')
+    def _propagate_value(self, change):
+        values = self._options_values
+        self.index = values.index(change.new) if change.new in values else None
+
 def menu(
     description:str, # Beside it
     options, # Values, or pairs (text, value)
     width:str='15em',
 ):
     "A menu of fixed width"
-    return widgets.Dropdown(options=options, description=description, layout=widgets.Layout(width=width))
+    return _Menu(options=options, description=description, layout=widgets.Layout(width=width))
 
 def figure_bytes(
     fig, # Of matplotlib
