@@ -127,6 +127,11 @@ class Notebook:
         assert self.command('run-cell'), f'{code}: {self.lab.troubles()}'
         return Shown(self.lab, self.element.locator('.jp-Cell').last.locator('.jp-OutputArea').first)
 
+    def restart(self):
+        "Another kernel under the same notebook, run to the end"
+        self.page.evaluate("async () => { const o = jupyterapp.shell.currentWidget.sessionContext; await o.restartKernel(); await o.session.kernel.info }")
+        assert self.command('run-all-cells'), f'after the restart: {self.lab.troubles()}'
+
     def close(self): self.page.evaluate('() => jupyterapp.shell.currentWidget.dispose()')
 
 
