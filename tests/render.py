@@ -2,7 +2,7 @@
 
 Skips what `nbdev_test` skips (`#| eval: false`, and the flags named in settings.ini's tst_flags), keeps those cells' old outputs; with `--slow` cells
 that are marked `#| slow` run, too."""
-import os, sys
+import os, sys, sysconfig
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -28,12 +28,18 @@ class Renderer(NotebookClient):
         return await super().async_execute_cell(cell, *args, **kwargs)
 
 
+def portable(text):
+    "Outputs that are the same on every machine, as far as they name folders"
+    for folder,name in ((sysconfig.get_path('purelib'), 'site-packages'), (str(root), 'vidbook'), (str(Path.home()), '~')): text = text.replace(folder, name)
+    return text
+
+
 def render(path, timeout=600):
     "Execute the notebook at `path` in its own folder and write it back with its outputs"
     nb = nbformat.read(path, as_version=4)
     Renderer(nb, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(Path(path).parent)))).execute()
     if 'vnd.jupyter.widget-view' not in nbformat.writes(nb): nb.metadata.pop('widgets', None)   # the state of widgets that the page does not show
-    nbformat.write(nb, path)
+    Path(path).write_text(portable(nbformat.writes(nb)) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 "The form of the book: names, budgets, nothing orphaned, nothing forgotten in `vidbook.all`, no lambda kept"
-import ast, importlib
+import ast, importlib, re
 from collections import Counter
 
 from project import cells, default_exp, exported, lib, marks, module_name, modules, notebooks, root, source, tree
@@ -88,3 +88,9 @@ def test_no_module_made_by_hand():
     for p in lib.rglob('*.py'):
         if p in modules() or p.name in ('all.py', '_modidx.py'): continue
         assert p.name == '__init__.py' and len(p.read_text(encoding='utf-8').splitlines()) <= 20, p
+
+
+def test_outputs_name_no_folder_of_a_machine():
+    "`python tests/render.py` replaces them"
+    found = {o.name: m[0] for o in notebooks() if (m := re.search(r'/(?:root|home|Users|work)/[\w.-]+', o.read_text(encoding='utf-8')))}
+    assert found == {}

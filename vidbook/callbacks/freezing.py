@@ -16,21 +16,21 @@ from ..utils import VidbookError
 # %% ../../nbs/callbacks/freezing.ipynb #cf41e237
 class Freeze(Callback):
     "What frozen parameters and modules have in common; subclasses have `frozen(model)`"
-    order, held = -5, ()      # behind the switch to training (-10)
+    order, stopped = -5, ()      # behind the switch to training (-10)
     def before_fit(self):
         self.put_back()
-        self.modules, params = self.frozen(self.learn.model)
-        self.held = [p for p in params if p.requires_grad]
-        for p in self.held: p.requires_grad_(False); p.grad = None
+        self.sleeping, params = self.frozen(self.learn.model)
+        self.stopped = [p for p in params if p.requires_grad]
+        for p in self.stopped: p.requires_grad_(False); p.grad = None
 
     def before_train(self):
-        for m in self.modules: m.eval()
+        for m in self.sleeping: m.eval()
 
     def after_fit(self): self.put_back()
     def put_back(self):
         "Everything learns again, also after an error"
-        for p in self.held: p.requires_grad_(True)
-        self.held = ()
+        for p in self.stopped: p.requires_grad_(True)
+        self.stopped = ()
 
     def state_dict(self): return {}            # each training finds out anew what it freezes
     def load_state_dict(self, state): pass
