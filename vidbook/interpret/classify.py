@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['right_colour', 'wrong_colour', 'predictions', 'save_predictions', 'load_predictions', 'confusion', 'per_class',
            'most_confused', 'top_losses', 'plot_confusion', 'plot_per_class', 'caption', 'preview', 'plot_strips',
-           'plot_top_losses', 'play_top_losses']
+           'plot_top_losses', 'play_clips', 'play_top_losses']
 
 # %% ../../nbs/interpret/classify.ipynb #ab7efadf
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -56,7 +57,7 @@ def confusion(
 )->pd.DataFrame: # True classes down, predicted ones across
     "How often each class was taken for each"
     names = list(preds.vocab)
-    shown, said = (pd.Categorical(preds.table[column], categories=names).codes.astype(int) for column in ('label', 'pred'))
+    shown, said = (pd.Index(names).get_indexer(preds.table[column]) for column in ('label', 'pred'))
     known = shown >= 0                                                   # others have a label that the model does not have, or none
     counts = pd.DataFrame(confusion_matrix(said[known], shown[known], n_classes=len(names)).astype(int), index=names, columns=names)
     counts = counts.rename_axis(index='label', columns='pred')
@@ -131,7 +132,7 @@ def caption(
     if row['correct']: return f'{row["label"]} ({row["prob"]:.0%})'
     return f'{row["label"]}, said {row["pred"]} ({row["prob"]:.0%})'
 
-def _video(preds, row): return table_x(row, preds.table.attrs.get('root'))
+def _video(preds, row): return table_x(row, preds.table.attrs.get('root', '.'))
 
 def preview(
     preds:Predictions, # What a model said
@@ -168,11 +169,24 @@ def plot_top_losses(
     "The worst mistakes as strips of frames; returns the figure"
     return plot_strips(preds, top_losses(preds, k), **kwargs)
 
+# %% ../../nbs/interpret/classify.ipynb #8c69aaa7
+def play_clips(
+    preds:Predictions, # What a model said
+    rows:pd.DataFrame, # Rows of `preds.table`
+    max_bytes:int=4_000_000, # For all clips in the page
+)->HTML:
+    "Videos to play, with their ids and captions; what cannot be read is listed"
+    clips, captions, failed = [], [], []
+    for _, row in rows.iterrows():
+        try: clips.append(preview(preds, row))
+        except (VidbookError, OSError) as e: failed.append(f'<p>{escape(str(row["id"]))} cannot be shown: {escape(str(e))}</p>'); continue
+        captions.append(f'{row["id"]}: {caption(row)}')
+    return HTML(video_html(clips, captions, max_bytes=max_bytes)+''.join(failed))
+
 def play_top_losses(
     preds:Predictions, # What a model said
     k:int=6, # How many
     max_bytes:int=4_000_000, # For all clips in the page
 )->HTML:
     "The worst mistakes as clips to play"
-    worst = [row for _, row in top_losses(preds, k).iterrows()]
-    return HTML(video_html([preview(preds, row) for row in worst], [caption(row) for row in worst], max_bytes=max_bytes))
+    return play_clips(preds, top_losses(preds, k), max_bytes)
