@@ -114,5 +114,6 @@ from vidbook.widgets.timeline import *
 from vidbook.widgets.dataset import *
 from vidbook.widgets.clean import *
 from vidbook.widgets.schedule import *
+from vidbook.widgets.zoo import *
 from vidbook.export.report import *
 from vidbook.export.publish import *
