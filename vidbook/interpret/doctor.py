@@ -151,12 +151,15 @@ def check_ids(patient):
     if both: return False, f'{len(both)} videos are in training and in validation, such as {both[0]}', mend
     return True, f'{len(dls.train.items)} clips to learn from, {len(dls.valid.items)} to validate, each once and none in both', ''
 
+_worker_mend = 'if memory ran short take fewer workers or a smaller bs; with num_workers=0 the error itself is shown'
+
 def check_workers(patient):
     "Do the workers give a batch in time?"
     train, start = patient.learn.dls.train, perf_counter()
     n = train.fake_l.num_workers
     batches = iter(_examined(train, train.bs, timeout=patient.seconds if n else 0))
     try: batch = next(batches, None)
+    except RuntimeError as e: return False, f'no batch came: {" ".join(str(e).split())[:200]}', _worker_mend
     finally: batches.close()
     if batch is None: return False, 'training gives not one batch', 'take a smaller bs, or drop_last=False'
     who = f'{n} workers' if n else 'no workers, this process reads'

@@ -50,8 +50,11 @@ def find_segments(
     labels=None, # Classes to look for; all if left out
 )->pd.DataFrame: # label, start, end (seconds), prob (mean); in order of time
     "When each class is there"
+    labels = told.columns if labels is None else labels
+    strange = [str(o) for o in labels if o not in told]
+    if strange: raise VidbookError(f'there is no class {strange[0]!r} in this timeline; it has {", ".join(map(str, told.columns[:20]))}')
     told, edges = smoothed(told, smooth), window_edges(told)
-    found = [(label, edges[a], edges[b], told[label].iloc[a:b].mean()) for label in (told.columns if labels is None else labels)
+    found = [(label, edges[a], edges[b], told[label].iloc[a:b].mean()) for label in labels
              for a,b in _runs(told[label].to_numpy() >= threshold) if edges[b]-edges[a] >= least]
     table = pd.DataFrame(found, columns=_columns).astype(dict(start=float, end=float, prob=float))
     return table.sort_values(['start', 'end'], kind='stable', ignore_index=True)
@@ -70,7 +73,7 @@ def check_segments(
     bad = np.flatnonzero(~(times['start'] < times['end']).to_numpy() | ~(times['start'] >= 0).to_numpy())
     if not len(bad): return segments.assign(**times.astype(float))
     start, end = segments[['start', 'end']].iloc[bad[0]]
-    raise VidbookError(f'{where}, row {bad[0]+1}: from {start!r} to {end!r} is no time; give seconds with 0 <= start < end')
+    raise VidbookError(f'{where}, row {bad[0]+1}: from {start} to {end} is no time; give seconds with 0 <= start < end')
 
 def save_segments(
     segments:pd.DataFrame, # Of `find_segments`
@@ -155,7 +158,8 @@ def plot_timeline(
     tables = tables if isinstance(tables, dict) else {'found': tables}
     labels = main_labels(tables, truth) if labels is None else labels
     colours = {o: segment_colours[i%len(segment_colours)] for i,o in enumerate(labels)}
-    rows = ([] if truth is None else [('annotated', truth)]) + [(name, find_segments(o, threshold, smooth, labels=labels)) for name,o in tables.items()]
+    rows = ([] if truth is None else [('annotated', truth)]) + [
+        (name, find_segments(o, threshold, smooth, labels=[c for c in labels if c in o])) for name,o in tables.items()]
     heights = 130, 20*len(rows)
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(width/72, (sum(heights)+60)/72), dpi=72, height_ratios=heights, sharex=True)
     fig.subplots_adjust(*timeline_span[:1], 36/(sum(heights)+60), *timeline_span[1:], 1-24/(sum(heights)+60), hspace=.06)
