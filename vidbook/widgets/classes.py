@@ -66,7 +66,7 @@ class ClassBars:
         n:int=12, # Classes on a page
     ):
         self.table, self.choose, self.n = table, choose, min(n, len(table))
-        self.by = menu('by', ['recall', 'precision', 'f1', 'support', 'class'])
+        self.by = menu('sorted by', ['recall', 'precision', 'f1', 'support', 'class'])
         self.ascending = menu('', [('lowest first', True), ('highest first', False)], '9em')
         self.first = widgets.IntSlider(max=len(table)-self.n, description='from')
         self.first.layout.display = None if len(table) > self.n else 'none'
