@@ -17,6 +17,14 @@ overrides = '''{"@jupyterlab/notebook-extension:tracker": {"windowingMode": "non
                 "@jupyterlab/docmanager-extension:plugin": {"autosave": false},
                 "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}'''
 
+faint_words = '''area => {
+    const rgb = c => c.match(/[\\d.]+/g).map(Number);
+    const light = c => c.slice(0, 3).map(v => (v /= 255) > .04 ? ((v+.055)/1.055)**2.4 : v/12.92).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], .05);
+    const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c } return [255, 255, 255] };
+    const contrast = e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))]; return Math.max(a, b)/Math.min(a, b) };
+    const says = e => e.offsetParent && [...e.childNodes].some(o => o.nodeType == 3 && o.data.trim());
+    return [...area.querySelectorAll('*')].filter(e => says(e) && contrast(e) < 3).map(e => e.textContent.trim().slice(0, 40)) }'''   # WCAG's ratio
+
 
 def find_chromium():
     "Path of a Chromium, or None"
@@ -86,7 +94,10 @@ class Lab:
         own = [o.source for o in nb.cells if o.cell_type == 'code' and not skipped(o) and '.cleanup()' not in o.source]
         return self.notebook(path.replace('/', '_'), 'import ipywidgets; ipywidgets.Widget.close_all()   # those of notebooks before', *own, *cells)
 
-    def theme(self, name): self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", f'JupyterLab {name}')
+    def theme(self, name):
+        "Light or Dark"
+        self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", f'JupyterLab {name}')
+        self.page.wait_for_selector(f'body[data-jp-theme-name="JupyterLab {name}"]', state='attached')
 
     def until(self, true, what, seconds=15):
         "Wait until `true()` is"
@@ -143,7 +154,9 @@ class Shown:
         "Choose in the menu that `label` stands beside"
         self.row(label).locator('select').select_option(label=text)
 
-    def row(self, label): return self.area.locator('.jupyter-widgets', has=self.page.locator('> .widget-label', has_text=re.compile(f'^{re.escape(label)}$'))).first
+    def row(self, label):
+        "The control that `label` stands beside"
+        return self.area.locator('.jupyter-widgets', has=self.page.locator('> .widget-label', has_text=re.compile(f'^{re.escape(label)}$'))).first
 
     def chosen(self, label): return self.row(label).locator('select').evaluate('o => o.selectedOptions[0]?.label')
     def options(self, label): return self.row(label).locator('option').evaluate_all(r'o => o.map(x => x.label.replace(/\s/g, " "))')
@@ -174,5 +187,8 @@ class Shown:
         self.lab.until(lambda: not np.array_equal(look(), before), what)
 
     def screenshot(self, name):
-        "Into the artifacts' folder"
-        self.area.screenshot(path=self.lab.artifacts/f'{name}.png')
+        "Into the artifacts' folder, in the dark and in the light theme; all words must be readable in both"
+        for theme in ('Dark', 'Light'):
+            self.lab.theme(theme)
+            self.area.screenshot(path=self.lab.artifacts/f'{name}_{theme.lower()}.png')
+            assert (faint := self.area.evaluate(faint_words)) == [], f'{theme}: {faint}'

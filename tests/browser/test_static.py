@@ -1,0 +1,36 @@
+"Pages without a kernel: `jupyter nbconvert --to html` shows the static picture of every widget"
+import subprocess, sys
+
+import pytest
+
+from project import notebooks
+
+books = [o for o in notebooks() if o.parent.name == 'widgets']
+pictured = '.picture(', 'Image('
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+    dest = tmp_path_factory.mktemp('html')
+    words = [sys.executable, '-m', 'nbconvert', '--to', 'html', '--output-dir', str(dest), *map(str, books)]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return dest
+
+
+@pytest.fixture(scope='module')
+def page(browser):
+    context = browser.new_context(offline=True)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.parametrize('book', books, ids=[o.stem for o in books])
+def test_pictures(book, pages, page, artifacts):
+    html = pages/f'{book.stem}.html'
+    assert html.stat().st_size < 15_000_000
+    page.goto(html.as_uri(), wait_until='domcontentloaded')
+    shown = page.locator('.jp-Cell').evaluate_all('''(o, words) => o.filter(e => words.some(w => e.querySelector('.jp-InputArea')?.textContent.includes(w)))
+        .flatMap(e => [...e.querySelectorAll('.jp-OutputArea img')].map(i => i.naturalWidth))''', list(pictured))
+    assert any(shown) and all(shown), f'{book.name}: widths of the pictures {shown}'
+    page.screenshot(path=artifacts/f'static_{book.stem}.png', full_page=True)
