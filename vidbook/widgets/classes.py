@@ -116,7 +116,7 @@ class ConfusionGrid:
         self.around = menu('around', [('(most mistakes)', None), *((str(o), o) for o in counts.index)], '20em')
         self.around.layout.display = None if len(counts) > self.n else 'none'
         self.plain, self.framed = (widgets.Layout(width='2.8em', height='1.9em', padding='0', margin='1px', border=o)
-                                   for o in ('1px solid #bbb', '3px solid #CC79A7'))
+                                   for o in ('1px solid #bbb', '2px solid #CC79A7'))
         self.looks = _styles(wrong_colour), _styles(right_colour)
         self.buttons = [[widgets.Button(layout=self.plain, style=self.looks[0][0]) for _ in range(self.n)] for _ in range(self.n)]
         for i,line in enumerate(self.buttons):

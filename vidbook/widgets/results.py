@@ -136,7 +136,7 @@ class ResultsExplorer(Viewer):
         super().update()
 
     def page(self, page, **values):
-        count = f'{len(self.rows())} of {len(self.preds)} samples; of each at most 3 s, and {self.max_bytes/1e6:.2g} MB a page'
+        count = f'{len(self.rows())} of {len(self.preds)} samples. Of each the first 3 s, in all at most {self.max_bytes/1e6:.2g} MB a page'
         return [HTML(count), *([play_clips(self.state.preds, self.state.page(page-1), self.max_bytes)] if len(self.rows()) else [])]
 
     def picture(self,
