@@ -185,12 +185,12 @@ def cost(
     return _summed(dl, times, steps, largest, next(learn.model.parameters()).device)
 
 def _summed(dl, times, steps, largest, device):
-    clip = steps[['wait', 'prepare', 'step']].mean()/dl.bs                                # milliseconds of a clip
+    clip = {k: float(steps[k].mean())/dl.bs for k in ('wait', 'prepare', 'step')}         # milliseconds
     steady = steps[~steps['first']] if not steps['first'].all() else steps                # workers start with a pass
-    seconds, share = clip.sum()/1000, max(1, dl.fake_l.num_workers)
-    return Cost(1/seconds, times['decode']/share, times['transform']/share + clip['prepare'], clip['step'],
-                steady['wait'].sum()/steady[['wait', 'prepare', 'step']].sum().sum(), len(dl)*dl.bs*seconds, memory_mb(device), largest,
-                dl.bs, dl.fake_l.num_workers, len(steps), str(device))
+    waited = float(steady['wait'].sum()/steady[[*clip]].to_numpy().sum())
+    seconds, share = sum(clip.values())/1000, max(1, dl.fake_l.num_workers)
+    return Cost(1/seconds, times['decode']/share, times['transform']/share + clip['prepare'], clip['step'], waited, len(dl)*dl.bs*seconds,
+                memory_mb(device), largest, dl.bs, dl.fake_l.num_workers, len(steps), str(device))
 
 # %% ../../nbs/interpret/cost.ipynb #b063f66d
 _mends = dict(decode="more workers, cache='memory' if the frames fit, or smaller files (`vidbook prepare`)",

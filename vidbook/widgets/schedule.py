@@ -47,10 +47,12 @@ def _rises(epoch, lr):
         yield _mark('rise' if a else 'warm-up', epoch[begin], epoch[end], f'lr {lr[begin]:.3g} to {lr[end]:.3g}')
 
 def _drops(epoch, lr):
-    "Where the rate falls by a third at least, after more than an epoch without change"
+    "Where the rate falls by a third at least: after more than an epoch without change, or if it never falls by less"
     changes = np.flatnonzero(np.diff(lr) != 0)
-    for before,i in zip([0, *changes], changes):
-        if lr[i+1] <= .67*lr[i] and epoch[i] - epoch[before] > 1.01: yield _mark('drop', epoch[i+1], epoch[i+1], f'lr {lr[i]:.3g} to {lr[i+1]:.3g}')
+    falls = lr[changes + 1]/np.maximum(lr[changes], 1e-30)
+    only = (falls[falls < 1] <= .67).all()
+    for before,i,fall in zip([0, *changes], changes, falls):
+        if fall <= .67 and (only or epoch[i] - epoch[before] > 1.01): yield _mark('drop', epoch[i+1], epoch[i+1], f'lr {lr[i]:.3g} to {lr[i+1]:.3g}')
 
 # %% ../../nbs/widgets/schedule.ipynb #8e8dbca6
 def _frozen(rows, name):

@@ -85,6 +85,7 @@ def _styles(rows, marks):
     "Algorithm -> its rows, colour and mark, the same whatever is filtered"
     for (name,part),colour,mark in zip(rows.groupby('algorithm'), cycle(_colours), cycle(marks)): yield name, part, colour, mark
 
+# %% ../../nbs/widgets/zoo.ipynb #95d099a0
 def plot_zoo(
     rows:pd.DataFrame, # Of `zoo_table` or `zoo_rows`
     price:str='gflops', # One of `prices`
@@ -100,7 +101,7 @@ def plot_zoo(
     if rows[by].notna().any(): ax.legend(fontsize=8)
     return ax
 
-# %% ../../nbs/widgets/zoo.ipynb #95d099a0
+# %% ../../nbs/widgets/zoo.ipynb #2dbdc8e6
 def plotly_zoo(
     rows:pd.DataFrame, # Of `zoo_table` or `zoo_rows`
     price:str='gflops', # One of `prices`
@@ -109,14 +110,16 @@ def plotly_zoo(
 ):
     "A figure of plotly whose points tell their names"
     go = lazy_import('plotly.graph_objects', pip='plotly')
-    fig = go.Figure(layout=dict(template='plotly_white', height=360, margin=dict(l=60, r=10, t=40, b=40), title=dict(text=_missing(rows, by), font_size=13)))
+    fig = go.Figure(layout=dict(template='plotly_white', height=360, margin=dict(l=60, r=10, t=40, b=40)))
     hover = f'%{{text}}<br>{by} %{{y:.2f}}, {prices[price]} %{{x:.4g}}'
     for name,part,colour,mark in _styles(rows.dropna(subset=by), _plotly_marks):
-        fig.add_scatter(x=part[price], y=part[by], mode='markers', name=name, text=part.index, hovertemplate=hover, marker=dict(color=colour, symbol=mark, size=9))
+        fig.add_scatter(x=part[price], y=part[by], mode='markers', name=name, text=part.index, hovertemplate=hover,
+                        marker=dict(color=colour, symbol=mark, size=9))
     if chosen in rows.index:
         fig.add_scatter(x=rows.loc[[chosen], price], y=rows.loc[[chosen], by], mode='markers', name='chosen', text=[chosen], hovertemplate=hover,
                         marker=dict(color='black', symbol='circle-open', size=18, line_width=2))
-    return fig.update_xaxes(type='log', title=prices[price]).update_yaxes(title=f'{by}, %')
+    fig.update_xaxes(type='log', title=prices[price]).update_yaxes(title=f'{by}, %')
+    return fig.update_layout(title=dict(text=_missing(rows, by), font_size=13))
 
 # %% ../../nbs/widgets/zoo.ipynb #0ba30a53
 class ZooExplorer(Viewer):
@@ -129,6 +132,7 @@ class ZooExplorer(Viewer):
 
     def make_controls(self):
         kinds = {name: menu(name, [_all, *sorted(self.table[name].unique())]) for name in ('task', 'algorithm', 'data')}
+        kinds['data'].value = self.table['data'].mode()[0]                                 # accuracies on different data do not compare
         search = widgets.Text(placeholder='part of a name', description='search', continuous_update=False)
         return dict(**kinds, search=search, price=menu('against', [(v, k) for k,v in prices.items()], '22em'), by=menu('accuracy', ['top1', 'top5']),
                     chosen=menu('network', [''], '34em'))
