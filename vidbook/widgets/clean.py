@@ -9,7 +9,6 @@ __all__ = ['mark_text', 'clip_marks', 'cleaning_queue', 'ClipFrames', 'VideoClea
 from html import escape
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -17,13 +16,13 @@ from IPython.display import display
 
 from ..data.marks import CleanerMarks
 from ..data.table import label_names, table_x
-from ..inference.predict import video_strip
 from ..interpret.classify import predictions
 from ..interpret.labels import likely_wrong
 from ..io.packets import MediaError
 from ..io.video import open_video
 from ..utils import VidbookError
 from .core import Scrubber, enable_widgets, in_row, menu
+from .dataset import strip_figure
 
 # %% ../../nbs/widgets/clean.ipynb #6566e2cf
 def mark_text(
@@ -331,10 +330,5 @@ def picture(self:VideoCleaner,
     start = self.place.value-1
     rows = [self.rows.loc[id] for id in self.ids[start:start+k]]
     if not rows: raise VidbookError('no clip is like that; change the filters.')
-    sheets = [video_strip(table_x(row, self.marks.table.attrs['root']), n, height) for row in rows]
-    size = max(s.shape[1] for s in sheets)/72, sum(s.shape[0]+22 for s in sheets)/72
-    fig, axs = plt.subplots(len(rows), 1, figsize=size, dpi=72, squeeze=False, layout='constrained')
-    for ax,sheet,row in zip(axs.flat, sheets, rows):
-        ax.imshow(sheet); ax.axis('off')
-        ax.set_title(f'{row["id"]}: {clip_text(row, self.marks[row["id"]])}', fontsize=9, loc='left', pad=2)
-    return fig
+    videos = [table_x(row, self.marks.table.attrs['root']) for row in rows]
+    return strip_figure(videos, [f'{row["id"]}: {clip_text(row, self.marks[row["id"]])}' for row in rows], n, height)
