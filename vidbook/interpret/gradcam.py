@@ -123,6 +123,7 @@ def _class_number(predict, label, probs):
     if label not in predict.vocab: raise VidbookError(f'there is no class {label!r}; the classes are {", ".join(map(str, predict.vocab[:20]))}')
     return predict.vocab.index(label)
 
+# %% ../../nbs/interpret/gradcam.ipynb #4f3685ce
 def gradcam(
     predict, # `Predictor`, or a learner
     video, # Path, `VideoFile`, or frames as uint8 (n, H, W, 3)
@@ -176,6 +177,7 @@ def plot_importance(
     ax.set(xlabel='seconds', ylabel='share', ylim=(0, 1.15*max(seen.importance.max(), 1e-9)))
     return ax
 
+# %% ../../nbs/interpret/gradcam.ipynb #21fa169e
 def plot_gradcam(
     seen:GradCAM, # Of `gradcam`
     view:int=0, # Number of the view

@@ -75,6 +75,7 @@ def check_segments(
     start, end = segments[['start', 'end']].iloc[bad[0]]
     raise VidbookError(f'{where}, row {bad[0]+1}: from {start} to {end} is no time; give seconds with 0 <= start < end')
 
+# %% ../../nbs/interpret/segments.ipynb #af49f421
 def save_segments(
     segments:pd.DataFrame, # Of `find_segments`
     path, # File to be, ending in .csv or .json

@@ -191,8 +191,8 @@ def update(self:Timeline, change=None):
     self._move()
     rows = self.state.segments()
     many = len(self.state.tables) > 1
-    self.list.options = [('choose one to see it' if len(rows) else 'none', None),
-                         *((f'{r.start:.2f} to {r.end:.2f} s  {r.label} {r.prob:.0%}' + f'  {r.model}'*many, i) for i,r in enumerate(rows.itertuples()))]
+    names = [f'{r.start:.2f} to {r.end:.2f} s  {r.label} {r.prob:.0%}' + f'  {r.model}'*many for r in rows.itertuples()]
+    self.list.options = [('choose one to see it' if names else 'none', None), *((name, i) for i,name in enumerate(names))]
 
 # %% ../../nbs/widgets/timeline.ipynb #785fdaa5
 @patch
