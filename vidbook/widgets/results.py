@@ -39,6 +39,12 @@ def clip_seconds(
     return known.fillna(pd.Series([getattr(o, 'duration', np.nan) for o in files], table.index, dtype=float))
 
 # %% ../../nbs/widgets/results.ipynb #bcf86d2b
+def _holds(table, text):
+    "Which rows have a text in one of their names"
+    columns = [table[o].astype(str) for o in ('id', 'video', 'source') if o in table]
+    return np.logical_or.reduce([o.str.contains(text, case=False, regex=False) for o in columns])
+
+# %% ../../nbs/widgets/results.ipynb #0a3080df
 _everything = '(all)'
 _shows = dict(mistakes=False, hits=True, both=None)   # Which values of `correct`
 _orders = {'highest loss': ('loss', False), 'lowest loss': ('loss', True), 'surest': ('prob', False), 'least sure': ('prob', True)}
@@ -63,11 +69,6 @@ def select_rows(
     column, ascending = _orders[order]
     rows = table[np.logical_and.reduce(kept)] if kept else table
     return rows.sort_values(column, ascending=ascending, kind='stable')
-
-def _holds(table, text):
-    "Which rows have a text in one of their names"
-    columns = [table[o].astype(str) for o in ('id', 'video', 'source') if o in table]
-    return np.logical_or.reduce([o.str.contains(text, case=False, regex=False) for o in columns])
 
 # %% ../../nbs/widgets/results.ipynb #8d3163d9
 class ResultsState:
@@ -168,6 +169,7 @@ def _ask(self:ResultsExplorer):
     self._set(page=1)
     self.controls['page'].max = self.state.pages
 
+# %% ../../nbs/widgets/results.ipynb #5bca135e
 @patch
 def look_at(self:ResultsExplorer,
     label, # Class shown
@@ -192,7 +194,7 @@ def _set(self:ResultsExplorer, **values):
         self.controls[name].value = value
         self.controls[name].observe(self.update, 'value')
 
-# %% ../../nbs/widgets/results.ipynb #5bca135e
+# %% ../../nbs/widgets/results.ipynb #a11e21e8
 @patch
 def _tabs(self:ResultsExplorer):
     "The views above the clips"
@@ -203,6 +205,7 @@ def _tabs(self:ResultsExplorer):
 
 def _image(fig): return widgets.Image(value=figure_bytes(fig), layout=widgets.Layout(width='max-content'))
 
+# %% ../../nbs/widgets/results.ipynb #f128eb4f
 @patch
 def _csv_row(self:ResultsExplorer):
     "Where the rows found are written"
