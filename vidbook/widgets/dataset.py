@@ -121,7 +121,8 @@ class DatasetBrowser(Viewer):
                         pictures=widgets.ToggleButton(False, description='compare pictures', tooltip='also look for clips that look alike'))
         if len(known):
             low, high = np.floor(known.min()*10)/10, np.ceil(known.max()*10)/10 + .1
-            controls['seconds'] = widgets.FloatRangeSlider(value=(low, high), min=low, max=high, step=.1, description='seconds', continuous_update=False)
+            slider = widgets.FloatRangeSlider(value=(low, high), min=low, max=high, step=.1, description='seconds', continuous_update=False)
+            controls['seconds'] = slider
         return controls
 
     def rows(self):
