@@ -28,6 +28,6 @@ def test_redraw(lab, shown):
 def test_hover(lab, shown):
     "Values under the pointer"
     plot = shown.area.locator('.js-plotly-plot .nsewdrag').first
-    plot.wait_for(state='attached'); box = plot.bounding_box()
+    plot.wait_for(state='attached'); plot.scroll_into_view_if_needed(); box = plot.bounding_box()
     for share in (.3, .31, .32): lab.page.mouse.move(box['x']+share*box['width'], box['y']+box['height']/2)
     lab.until(lambda: shown.area.locator('.hoverlayer .hovertext, .hoverlayer .legend').count(), 'values appear')
