@@ -174,6 +174,20 @@ def test_cleaner_in_two_windows(table):
     assert len(two.marks) == 1                                           # what is shown is not taken for a wish
 
 
+def test_trimming_a_part_and_nothing(videos, tmp_path):
+    "A part that ends between two pictures; a search that finds no clip"
+    df = videos.assign(start=[.04]*len(videos), end=[.21]*len(videos))
+    cleaner = VideoCleaner(df, journal=tmp_path/'marks.jsonl')
+    cleaner.scrubber.slider.value = 1
+    cleaner.press(cleaner.buttons['start here'])
+    assert cleaner.marks[cleaner.id]['end'] == .21 and .04 < cleaner.marks[cleaner.id]['start'] < .21
+    cleaner.filters['search'].value = 'nothing'
+    for name in ('start here', 'keep', 'drop'):
+        cleaner.press(cleaner.buttons[name])
+        assert '<b>' in cleaner.told.value
+    assert len(cleaner.marks) == 1
+
+
 def test_cleaner_of_clips_with_several_labels(videos, tmp_path):
     df = videos.assign(label=[[o] for o in videos['label']])
     cleaner = VideoCleaner(df, journal=tmp_path/'marks.jsonl')

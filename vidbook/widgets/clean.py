@@ -280,15 +280,21 @@ def _on_undo(self:VideoCleaner):
 
 # %% ../../nbs/widgets/clean.ipynb #df72ddd2
 @patch
-def _part(self:VideoCleaner):
-    "Start and end of the clip in front, as they stand"
+def _trim_here(self:VideoCleaner,
+    side:int, # 0: the start, 1: the end
+):
+    "Let the clip in front begin or end with the picture that is looked at"
+    if not self.frames: raise VidbookError(f'there is nothing to trim: {self.error}')
     mark, last = self.marks[self.id], len(self.frames)-1
-    return mark.get('start', self.frames.seconds(0)[0]), mark.get('end', self.frames.seconds(last)[1])
+    part = [mark.get('start', self.frames.seconds(0)[0]), mark.get('end', self.frames.seconds(last)[1])]
+    part[side] = self.frames.seconds(self.scrubber.slider.value)[side]
+    own = self.rows.loc[self.id].get('end')
+    self.marks.trim(self.id, part[0], part[1] if pd.isna(own) else min(part[1], own))      # the last picture may be shown for longer
 
 @patch
-def _on_start_here(self:VideoCleaner): self.marks.trim(self.id, self.frames.seconds(self.scrubber.slider.value)[0], self._part()[1])
+def _on_start_here(self:VideoCleaner): self._trim_here(0)
 @patch
-def _on_end_here(self:VideoCleaner): self.marks.trim(self.id, self._part()[0], self.frames.seconds(self.scrubber.slider.value)[1])
+def _on_end_here(self:VideoCleaner): self._trim_here(1)
 
 # %% ../../nbs/widgets/clean.ipynb #b92bd5b2
 @patch
