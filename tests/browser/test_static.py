@@ -1,5 +1,6 @@
 "Pages without a kernel: `jupyter nbconvert --to html` shows the static picture of every widget"
 import subprocess, sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,9 @@ def test_pictures(book, pages, page, artifacts):
         .flatMap(e => [...e.querySelectorAll('.jp-OutputArea img')].map(i => i.naturalWidth))''', list(pictured))
     assert any(shown) and all(shown), f'{book.name}: widths of the pictures {shown}'
     page.screenshot(path=artifacts/f'static_{book.stem}.png', full_page=True)
+
+
+def test_every_widget_is_used():
+    "A notebook of widgets has its tests in a browser; classes are pressed in those of the results"
+    used = {o.stem.removeprefix('test_') for o in Path(__file__).parent.glob('test_*.py')} | {'classes'}
+    assert {o.stem for o in books} <= used
