@@ -56,8 +56,9 @@ class Rehearsal:
     def _step(self):
         for g,(h,params) in enumerate(zip(self.opt.hypers, self.opt.param_lists)):
             values = {k: float(h[k]) for k in ('lr', 'mom', 'wd') if k in h}
-            frozen = not any(p.requires_grad for p in params)
-            self.rehearsed.append(dict(step=self.done-1, epoch=(self.done-1)/self.n_iter, group=g, **values, frozen=frozen))
+            learning = sum(p.requires_grad for p in params)/max(1, len(params))
+            row = dict(step=self.done-1, epoch=(self.done-1)/self.n_iter, group=g, **values, frozen=not learning, learning=learning)
+            self.rehearsed.append(row)
 
 # %% ../../nbs/learner/rehearse.ipynb #764ebe26
 class Lengths:
@@ -98,7 +99,7 @@ def learner_curves(
     train='fit', # Name of its method, such as 'fine_tune', or a function that trains the learner that it is given
     *args, # For `train`
     **kwargs
-)->pd.DataFrame: # A row for each step and group: step (batches before it), epoch, group, lr, mom, wd, frozen
+)->pd.DataFrame: # A row for each step and group: step (batches before it), epoch, group, lr, mom, wd, frozen, learning (share of the tensors that do)
     "All that the optimizer of a learner will see"
     twin = rehearsing(learn)
     if not callable(train) and not hasattr(type(twin), train):

@@ -17,7 +17,7 @@ import torch
 from fastai.learner import Learner
 
 from ..callbacks.averaging import AverageWeights
-from ..callbacks.freezing import FreezeNorms, FreezeStages
+from ..callbacks.freezing import FreezeNorms
 from ..callbacks.schedule import Schedule, schedule_curves
 from ..learner.optim import param_groups
 from ..learner.rehearse import learner_curves
@@ -56,7 +56,10 @@ def _drops(epoch, lr):
 
 # %% ../../nbs/widgets/schedule.ipynb #8e8dbca6
 def _frozen(rows, name):
-    for a,b in _runs(rows['frozen'].to_numpy()): yield _mark('frozen', rows['epoch'].iloc[a], rows['epoch'].iloc[b], f'{name} learns nothing')
+    learning = rows['learning'].to_numpy() if 'learning' in rows else 1. - rows['frozen'].to_numpy()
+    for share in np.unique(learning[learning < 1]):
+        text = f'of {name} {share:.0%} of the tensors learn' if share else f'{name} learns nothing'
+        for a,b in _runs(learning == share): yield _mark('frozen', rows['epoch'].iloc[a], rows['epoch'].iloc[b], text)
 
 def schedule_marks(
     curves:pd.DataFrame, # Of `schedule_curves`
@@ -98,7 +101,6 @@ def _with_average(curves, decay, warmup):
 def _callback_marks(cbs, last):
     "What callbacks do all the time"
     for cb in cbs:
-        if isinstance(cb, FreezeStages): yield _mark('frozen', 0, last, f'the stem and {cb.n} stages learn nothing')
         kept = f' behind the first {cb.keep}' if getattr(cb, 'keep', 0) else ''
         if isinstance(cb, FreezeNorms): yield _mark('frozen', 0, last, f'batch norms{kept} keep their statistics')
         if isinstance(cb, AverageWeights): yield _mark('EMA', 0, last, f'weights averaged with a decay of {cb.decay:g}')
