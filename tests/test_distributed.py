@@ -74,8 +74,8 @@ def test_equal_batches_give_equal_weights(found, world):
     for o in (o['training'] for o in found[world]):
         assert o['same'] and o['lr'] == one['lr'] and o['callbacks'] == one['callbacks']
         for name in ('weights', 'average'):
-            for k,v in o[name].items(): torch.testing.assert_close(v, one[name][k], atol=2e-5, rtol=0, msg=lambda m: f'{k}: {m}')
-        assert o['values'] == start['values'] and o['values'][0] == pytest.approx(one['values'][0], abs=1e-4)
+            for k,v in o[name].items(): torch.testing.assert_close(v, one[name][k], atol=1e-7, rtol=0, msg=lambda m: f'{k}: {m}')
+        assert o['values'] == start['values'] and o['values'][0] == pytest.approx(one['values'][0], abs=1e-6)
         assert o['again'] == pytest.approx(o['values'][-1], abs=1e-12)
         assert len(set(o['noise'])) == world                                       # dropout is another one in each
     assert any(not torch.equal(one['weights'][k], v) for k,v in one['average'].items())

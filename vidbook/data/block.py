@@ -103,6 +103,7 @@ class ClipTransform(Transform):
 # %% ../../nbs/data/block.ipynb #86ba26a0
 class VideoDL(PassDL):
     "Loader of clips"
+    table = None            # What it was made from, if it was a table
     def __init__(self,
         dataset, bs=16, # As in fastai
         num_workers:int=None, # Processes, one for each core (at most 4) if None
@@ -112,7 +113,10 @@ class VideoDL(PassDL):
         super().__init__(dataset, bs=bs, num_workers=min(4, defaults.cpus) if num_workers is None else num_workers, **kwargs)
         self.fake_l = WorkerLoader(self.fake_l, start)
 
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'start': self.fake_l.start, **kwargs})
+    def new(self, dataset=None, cls=None, **kwargs):
+        dl = super().new(dataset, cls, **{'start': self.fake_l.start, **kwargs})
+        dl.table = self.table
+        return dl
 
     def wif(self): cv2.setNumThreads(0)
 

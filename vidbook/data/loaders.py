@@ -164,7 +164,7 @@ class VideoDataLoaders(DataLoaders):
         dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device,
                                 drop_last=len(splits[0]) >= bs, start=start)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
-        res.table = df
+        for o in (res, *res.loaders): o.table = df
         return res
 
 # %% ../../nbs/data/loaders.ipynb #f1bfa178

@@ -102,7 +102,7 @@ def evaluate(
     with contextmanager(replacing_yield)(source, 'metrics', []): scores, targets = source.get_preds(dl=dl, act=noop, cbs=[many, *cbs])
     if average == 'prob': scores = scores.softmax(-1)                    # of logarithms, if they were averaged already
     if average is None: targets = targets[:, 0] if scores.ndim == 3 else targets
-    rows = source.dls.table.set_index('id', drop=False).loc[dl_ids(dl)]
+    rows = (source.dls.table if dl.table is None else dl.table).set_index('id', drop=False).loc[dl_ids(dl)]
     facts = dict(network=arch_name(source.arch), views=[views.clips, views.crops], spec=json.loads(json.dumps(source.dls.spec.to_dict())))
     targets = targets.float() if is_multi_label(source) else targets
     return Predictions.of(rows, scores.numpy(), None, source.dls.vocab, targets.numpy(), average, facts)

@@ -153,7 +153,7 @@ class _Sum(torch.autograd.Function):
 
 def _statistics(x):
     "Mean and variance of the channels of all processes, and how many numbers each is of"
-    var, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
+    var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), [0, *range(2, x.ndim)], correction=0)
     n, mean, var = x.new_tensor(x.numel()/x.shape[1], dtype=torch.float64), mean.double(), var.double()
     total, first, second = _Sum.apply(torch.stack([n.expand_as(mean), n*mean, n*(var + mean**2)]))
     return first/total, second/total - (first/total)**2, total[0]
