@@ -36,6 +36,7 @@ def train(
     bf16:bool=False, # Forward passes in bfloat16
 ):
     "Train a preset on your data: `vidbook train tsm_r50_k400_1x1x8 data --set size=112 batch=8 epochs=10`"
+    from vidbook.callbacks.logs import LogTraining
     from vidbook.learner.checkpoint import last_metrics
     from vidbook.learner.saving import SaveTraining
     from vidbook.learner.state import processes
@@ -43,7 +44,8 @@ def train(
     preset = named_preset(name, set)
     if Path(out).is_file(): raise VidbookError(f'{out} is a file: give --out the name of a folder')
     set_seed(seed)
-    learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=SaveTraining(Path(out)/'training'), bf16=bf16)
+    cbs = [SaveTraining(Path(out)/'training'), LogTraining(Path(out)/'log')]
+    learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=cbs, bf16=bf16)
     if processes()[0]: return
     print(f'{learn.export(out)}: {preset.arch.__name__}, {len(learn.dls.vocab)} classes')
     print_values(last_metrics(learn))
