@@ -149,7 +149,8 @@ def everything(root, folder):
     bad = cut(from_folders(root/'broken'), 7, 12)
     found = dict(evaluation=evaluation(table), broken=broken(bad), training=training(table))
     world = processes()[1]
-    if world > 1: found |= dict(differing=differing(table), export=export(table, folder), resume=resume(table, folder))
+    if world > 1: found |= dict(differing=differing(table), export=export(table, folder))
+    if world == 2: found |= dict(resume=resume(table, folder))
     return found
 
 

@@ -81,9 +81,8 @@ def test_equal_batches_give_equal_weights(found, world):
     assert any(not torch.equal(one['weights'][k], v) for k,v in one['average'].items())
 
 
-@pytest.mark.parametrize('world', worlds)
-def test_an_interrupted_training_goes_on_in_all(found, world):
-    for o in found[world]: assert o['resume']['same'] and 'epoch0001-batch000001' in o['resume']['saves']
+def test_an_interrupted_training_goes_on_in_all(found):
+    for o in found[2]: assert o['resume']['same'] and 'epoch0001-batch000001' in o['resume']['saves']
 
 
 @pytest.mark.parametrize('world', worlds)
