@@ -19,4 +19,6 @@ def init_weights(
         elif isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d)): nn.init.ones_(m.weight)
         elif isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=std)
         if getattr(m, 'bias', None) is not None and isinstance(m.bias, nn.Parameter): nn.init.zeros_(m.bias)
+    for m in model.modules():
+        if hasattr(m, 'init_own'): m.init_own()
     return model

@@ -13,7 +13,7 @@ from torch import nn
 
 # %% ../../nbs/models/core.ipynb #047e627a
 class PoolHead(nn.Module):
-    "Average over space and time, dropout, one linear layer: features `(B, nf, T, h, w)` to logits `(B, n_out)`"
+    "Average over space and time, dropout, one linear layer: features `(B, nf, T, h, w)`, or `(B, nf, ...)`, to logits `(B, n_out)`"
     def __init__(self,
         nf:int, # Channels of the features
         n_out:int, # Classes
@@ -24,7 +24,8 @@ class PoolHead(nn.Module):
         self.per_frame, self.dropout, self.fc_cls = per_frame, nn.Dropout(dropout), nn.Linear(nf, n_out)
 
     def forward(self, x):
-        x = x.mean((3, 4)).transpose(1, 2) if self.per_frame else x.mean((2, 3, 4))     # (B, T, nf) or (B, nf)
+        if self.per_frame: x = x.mean((3, 4)).transpose(1, 2)                           # (B, T, nf)
+        elif x.ndim > 2: x = x.mean(tuple(range(2, x.ndim)))                            # (B, nf)
         x = self.fc_cls(self.dropout(x))
         return x.mean(1) if self.per_frame else x
 
@@ -54,6 +55,11 @@ class VideoModel(nn.Module):
     def features(self, x): return self.backbone(_plain(x))
     def forward(self, x): return self.head(self.features(x))
 
+    def resized(self, name, value):
+        "A table of another network, brought to this one's input by a body that can; else None (for `init_from`)"
+        own = getattr(self.backbone, 'resized', None)
+        return own(name.removeprefix('backbone.'), value) if own and name.startswith('backbone.') else None
+
 # %% ../../nbs/models/core.ipynb #8220f6bb
 def _need(ok, what):
     "Raise an AssertionError with `what` unless `ok`"
@@ -69,15 +75,16 @@ def _check_gradients(model, x):
     _need(len(groups) == 2, f'.splitter gives {len(groups)} groups, not body and head')
     listed = [id(p) for g in groups for p in g]
     _need(sorted(listed) == sorted(id(p) for p in model.parameters()), '.splitter does not list every parameter once')
-    model.train()(x).square().sum().backward()
+    sum(t.square().sum() for t in _tensors(model.train()(x))).backward()
     for name, group in zip(('body', 'head'), groups):
         _need(any(p.grad is not None and p.grad.abs().sum() > 0 for p in group), f'no gradient reaches the {name}')
 
 # %% ../../nbs/models/core.ipynb #239c5c7e
 def _check_export(model, x):
-    "`torch.export` traces the model and the trace computes the same"
-    trace = torch.export.export(model, (x,)).module()
-    with torch.no_grad(): _need(torch.allclose(trace(x), model(x), rtol=1e-3, atol=1e-4), 'the exported program computes something else')
+    "`torch.export` traces the model for any number of clips and the trace computes the same"
+    trace = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
+    more = torch.cat([x, x.flip(0), x])
+    with torch.no_grad(): _need(torch.allclose(trace(more), model(more), rtol=1e-3, atol=1e-4), 'the exported program computes something else')
 
 def check_model(
     arch, # Function of `n_out` that makes a model

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..layers.conv import ConvBn
 from ..layers.init import init_weights
+from ..layers.non_local import NonLocal, non_local_keys
 from ..layers.temporal import TemporalShift, fold_time, unfold_time
 from .core import mmaction_keys
 
@@ -35,10 +36,12 @@ class ResidualBlock(nn.Module):
     ):
         super().__init__()
         self.shift, self.downsample, self.relu = shift, _shortcut(ni, nf, stride, ndim), nn.ReLU(inplace=True)
+        self.non_local_block = None                                             # A `NonLocal` for the block's result
 
     def forward(self, x, n_frames):
         y = x if self.shift is None else self.shift(x, n_frames)
-        return self.relu(self.branch(y)+self.downsample(x))
+        x = self.relu(self.branch(y)+self.downsample(x))
+        return x if self.non_local_block is None else self.non_local_block(x, n_frames)
 
 # %% ../../nbs/models/resnet.ipynb #14b1ff28
 class BasicBlock(ResidualBlock):
@@ -53,14 +56,15 @@ class BasicBlock(ResidualBlock):
     def branch(self, x): return self.conv2(self.conv1(x))
 
 class Bottleneck(ResidualBlock):
-    "1x1, 3x3 and 1x1 convolutions; the first may see several frames (`time`, where `ndim` is 3), the second strides"
+    "1x1, 3x3 and 1x1 convolutions; the first may see several frames (`time`, where `ndim` is 3), the second strides and may have groups (ResNeXt)"
     expansion = 4
 
-    def __init__(self, ni, width, stride=1, time=1, ndim=2, shift=None):
+    def __init__(self, ni, width, stride=1, time=1, ndim=2, shift=None, groups=1, per_group=64):
         super().__init__(ni, width*self.expansion, stride, ndim, shift)
-        self.conv1 = ConvBn(ni, width, _axes(time, 1, ndim))
-        self.conv2 = ConvBn(width, width, _axes(1, 3, ndim), _axes(1, stride, ndim))
-        self.conv3 = ConvBn(width, width*self.expansion, _axes(1, 1, ndim), act=False)
+        inner = width*per_group*groups//64
+        self.conv1 = ConvBn(ni, inner, _axes(time, 1, ndim))
+        self.conv2 = ConvBn(inner, inner, _axes(1, 3, ndim), _axes(1, stride, ndim), groups=groups)
+        self.conv3 = ConvBn(inner, width*self.expansion, _axes(1, 1, ndim), act=False)
 
     def branch(self, x): return self.conv3(self.conv2(self.conv1(x)))
 
@@ -69,42 +73,78 @@ resnet_depths = {10: (BasicBlock, (1, 1, 1, 1)), 18: (BasicBlock, (2, 2, 2, 2)),
                  50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
 
 # %% ../../nbs/models/resnet.ipynb #74e1004d
+def _pool(ndim): return nn.MaxPool2d if ndim == 2 else nn.MaxPool3d
+
+def _at(values, i): return values if isinstance(values, int) else values[i % len(values)]
+
+def _pool_time(pool, x, n_frames):
+    "A pooling over time, whether the frames are in the batch or not; also the number of frames that are left"
+    if x.ndim == 5: return pool(x), None
+    x = pool(unfold_time(x, n_frames))
+    return fold_time(x), x.shape[2]
+
+# %% ../../nbs/models/resnet.ipynb #61ec08a8
 class ResNet(nn.Module):
     "Residual network over clips `(B, c_in, T, H, W)`; the features are `(B, nf, T, H/32, W/32)`"
     def __init__(self,
         depth:int=50, # 10, 18, 34, 50, 101 or 152
         widths:tuple=(64, 128, 256, 512), # Width of each stage
         ndim:int=2, # 2: frames folded into the batch, 3: convolutions over clips
-        time:tuple=(1, 1, 1, 1), # Frames that a block's first convolution sees, for each stage (`ndim` 3)
+        time:tuple=(1, 1, 1, 1), # Frames that a block's first convolution sees, for each stage or in turn for its blocks (`ndim` 3)
         shift_div:int=None, # Shift 1/shift_div of the channels each way (`ndim` 2)
         shift_every:int=1, # In every n-th block
-        c_in:int=3 # Channels of the input
+        c_in:int=3, # Channels of the input
+        stem:tuple=(1, 1), # Frames that the first convolution sees and its stride in time (`ndim` 3)
+        pool:tuple=(1, 1), # Strides in time of the pooling behind it (`ndim` 3) and of one behind the first stage
+        pool_pad:int=1, # Padding in space of the first pooling
+        non_local:dict=None, # Arguments of the `NonLocal` blocks, if there are to be any
+        non_local_at:tuple=((), (0, 2), (0, 2, 4), ()), # Blocks that they follow, for each stage
+        beside:tuple=(0, 0, 0, 0), # Channels that others put beside the input of each stage
+        n_frames:int=None, # Frames of every clip, for blocks that are made for so many; None: any
+        space:tuple=(1, 2, 2, 2), # Strides in space of each stage; 1 at the end for features of 1/16 instead of 1/32 (detection)
+        levels:int=1, # Last stages whose features are given; a tuple, if several
+        **kw # For the blocks: `groups` and `per_group` of `Bottleneck`
     ):
         super().__init__()
         if depth not in resnet_depths: raise ValueError(f'ResNet depth {depth}: choose from {sorted(resnet_depths)}')
         block, counts = resnet_depths[depth]
-        self.ndim, self.nf, ni = ndim, widths[-1]*block.expansion, widths[0]
-        self.conv1 = ConvBn(c_in, ni, _axes(1, 7, ndim), _axes(1, 2, ndim))
-        pool = nn.MaxPool2d if ndim == 2 else nn.MaxPool3d
-        self.maxpool = pool(_axes(1, 3, ndim), _axes(1, 2, ndim), _axes(0, 1, ndim))
+        self.ndim, self.n_frames, self.levels, self.nf, ni = ndim, n_frames, levels, widths[-1]*block.expansion, widths[0]
+        self.conv1 = ConvBn(c_in, ni, _axes(stem[0], 7, ndim), _axes(stem[1], 2, ndim))
+        self.maxpool = _pool(ndim)(_axes(1, 3, ndim), _axes(pool[0], 2, ndim), _axes(0, pool_pad, ndim))
+        self.pool2 = nn.MaxPool3d((pool[1], 1, 1)) if pool[1] > 1 else None
+        self.least = stem[1]*pool[0]*(pool[1]-1)+1                              # Frames for one to be left
         for s, (width, n) in enumerate(zip(widths, counts)):
-            stage = nn.ModuleList()
+            stage, ni = nn.ModuleList(), ni+beside[s]
             for i in range(n):
                 shift = TemporalShift(shift_div) if shift_div and i % shift_every == 0 else None
-                stage.append(block(ni, width, 2 if s and not i else 1, time[s], ndim, shift)); ni = width*block.expansion
+                stage.append(block(ni, width, 1 if i else space[s], _at(time[s], i), ndim, shift, **kw)); ni = width*block.expansion
+                if non_local is not None and i in non_local_at[s]: stage[-1].non_local_block = NonLocal(ni, **non_local)
             setattr(self, f'layer{s+1}', stage)
         init_weights(self)
 
+    def start(self, x):
+        "A clip up to the first stage"
+        x = fold_time(x) if self.ndim == 2 else x.contiguous(memory_format=torch.channels_last_3d)
+        return self.maxpool(self.conv1(x))
+
+    def stage(self, n, x, n_frames=None):
+        "The blocks of stage `n`, from 1"
+        for block in getattr(self, f'layer{n}'): x = block(x, n_frames)
+        return x
+
     def forward(self, x):
         n_frames = x.shape[2]
-        x = fold_time(x) if self.ndim == 2 else x.contiguous(memory_format=torch.channels_last_3d)
-        x = self.maxpool(self.conv1(x))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage: x = block(x, n_frames)
-        return unfold_time(x, n_frames) if self.ndim == 2 else x
+        if n_frames < self.least: raise ValueError(f'a clip of {n_frames} frames is too short for this network: it takes {self.least} or more')
+        if n_frames != (self.n_frames or n_frames):
+            raise ValueError(f'{n_frames} frames: this network was made for {self.n_frames}, give so many or make it with n_frames={n_frames}')
+        x = self.stage(1, self.start(x), n_frames)
+        if self.pool2 is not None: x, n_frames = _pool_time(self.pool2, x, n_frames)
+        found = [x := self.stage(n, x, n_frames) for n in (2, 3, 4)][-self.levels:]
+        if self.ndim == 2: found = [unfold_time(x, n_frames) for x in found]
+        return found[0] if self.levels == 1 else tuple(found)
 
 # %% ../../nbs/models/resnet.ipynb #a64060b6
 torchvision_keys = [(r'^fc\.', 'head.fc_cls.'), (r'^(conv1|bn1|layer\d)', r'backbone.\1'),
                     (r'\.conv(\d)\.weight', r'.conv\1.conv.weight'), (r'\.bn(\d)\.', r'.conv\1.bn.'),
                     (r'\.downsample\.0\.', '.downsample.conv.'), (r'\.downsample\.1\.', '.downsample.bn.')]
-resnet_keys = (mmaction_keys, torchvision_keys)   # How others name the weights of a network with this body
+resnet_keys = (mmaction_keys+non_local_keys, torchvision_keys)   # How others name the weights of a network with this body

@@ -1,9 +1,10 @@
 "Published results as values: `presets.find(name)`, `presets.table()`, and each by its name, such as `presets.tsm_r50_k400_1x1x8`"
-from .core import Preset, find_preset, preset_table
-from .recognition import recognition_presets
-from .transfer import transfer_presets
+from importlib import import_module
 
-_all = recognition_presets+transfer_presets
+from .core import Preset, find_preset, preset_table
+
+_parts = 'recognition bodies relations swin mvit resnet3d transfer uniformer vit two_stream clip_networks skeleton retrieval localization'.split()
+_all = [o for part in _parts for o in getattr(import_module(f'.{part}', __name__), f'{part}_presets')]
 
 
 def find(name): return find_preset(name, _all)

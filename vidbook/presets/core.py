@@ -15,9 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import torch
 from fastcore.basics import patch
 
 from ..callbacks.schedule import FollowSchedule, Schedule
+from ..data.skeleton import PoseSpec
+from ..data.sound import AudioSpec
 from ..data.spec import ClipSpec, Views
 from ..io.sample import Sampling
 from ..losses import ClassificationLoss
@@ -51,6 +54,7 @@ def nearest(
     "The three names that are most like it, as text"
     return ', '.join(get_close_matches(name, names, 3, cutoff=0))
 
+# %% ../../nbs/presets/core.ipynb #d6a8284d
 def _momentum(): return dict(momentum=.9)
 
 @dataclass(frozen=True)
@@ -70,16 +74,22 @@ class Preset:
     mean:tuple=(123.675, 116.28, 103.53) # Of each channel, 0-255
     std:tuple=(58.395, 57.12, 57.375) # Of each channel, 0-255
     train_tfms:tuple=(('RandomResizedCrop', {}), ('Flip', {})) # Names and arguments, see `ClipSpec`
+    stack:bool=False # Optical flow: the pairs of a segment become its channels
+    spec_kw:dict = field(default_factory=dict) # Further arguments of what `clip_spec` gives
     flip_pairs:tuple=None # Classes that a flip exchanges; None: those whose names differ by left and right
     batch:int=16 # Clips of a batch on one device
     base_lr:float=0.01 # Learning rate ...
     base_batch:int=128 # ... for this many clips in a step; it scales with them
     weight_decay:float=1e-4
-    clip_grad:float=40. # Largest norm of the gradient
+    clip_grad:float=40. # Largest norm of the gradient; None: any
     accumulate:int=1 # Batches in a step, for devices that hold fewer clips
     opt:str='SGD' # Optimizer of torch
     opt_kw:dict = field(default_factory=_momentum) # Its arguments
     rules:tuple=() # Factors of learning rate and weight decay for some parameters
+    learns:str=None # Beginning of the names of parameters that learn, a regular expression; None: all
+    freeze_norms:bool=False # Batch norms keep statistics, scales and shifts?
+    loss_func:Callable=ClassificationLoss # Of vidbook.losses
+    loss_kw:dict = field(default_factory=dict) # Its arguments, such as `label_smoothing`
     fit:Schedule=None # None: no recipe was published with these weights
     init:str=None # Weights that the training starts from
     urls:tuple=() # Published weights
@@ -106,11 +116,14 @@ class Preset:
         return replace(self, **kw)
 
 # %% ../../nbs/presets/core.ipynb #1f9fe9d4
+_clip = ClipSpec, 'sample test_sample short_side size test_size mean std train_tfms flip_pairs views stack'
+_specs = dict(Audio=(AudioSpec, 'sample test_sample views'), Pose=(PoseSpec, 'sample test_sample size test_size train_tfms flip_pairs views'))
+
 @patch
-def clip_spec(self:Preset)->ClipSpec:
-    "How videos become the clips of this network"
-    names = 'sample test_sample short_side size test_size mean std train_tfms flip_pairs views'.split()
-    return ClipSpec(**{n: getattr(self, n) for n in names})
+def clip_spec(self:Preset):
+    "How files become what this network is fed with: a `ClipSpec`, for sounds an `AudioSpec`, for skeletons a `PoseSpec`"
+    spec, names = _specs.get(self.modality, _clip)
+    return spec(**{n: getattr(self, n) for n in names.split()}, **self.spec_kw)
 
 @patch
 def model(self:Preset,
@@ -124,10 +137,16 @@ def model(self:Preset,
     (load_weights if n == len(self.vocab) else init_from)(net, self if pretrained is True else pretrained)
     return net
 
+# %% ../../nbs/presets/core.ipynb #f61721f4
+@patch
+def inputs(self:Preset)->tuple:
+    "Shape and kind of each tensor that the network takes in a test, for one view"
+    return ((tuple(self.clip_spec().shape(test=True)), torch.float32),)
+
 @patch
 def loss(self:Preset):
     "The published loss: `loss(out, labels)` gives a dict of its parts"
-    return ClassificationLoss()
+    return self.loss_func(**self.loss_kw)
 
 # %% ../../nbs/presets/core.ipynb #36693e23
 def _only(df, split):
@@ -141,7 +160,7 @@ def _only(df, split):
 # %% ../../nbs/presets/core.ipynb #86690dcb
 def clip_data(
     source, # Folder, table file or DataFrame
-    spec:ClipSpec, # How videos become clips
+    spec, # How videos become clips: `ClipSpec` or `AudioSpec`
     vocab=None, # The classes, in their order; None: those that occur
     split:str=None, # For tests: take only the rows of that split ('all' of them) and call them `valid`; None: all splits as they are
     **kw # For `VideoDataLoaders.from_table`
@@ -182,6 +201,7 @@ def learner(self:Preset,
     from vidbook.metrics.recognition import MeanClassAccuracy, top5
     dls = source if hasattr(source, 'train') else self.data(source)
     kw = dict(metrics=[accuracy, top5, MeanClassAccuracy()], arch_kw=self.arch_kw, opt_func=torch_opt(self.opt, **self.opt_kw), rules=self.rules)|kw
+    if self.loss_func is not ClassificationLoss or self.loss_kw: kw.setdefault('loss_func', self.loss())     # else that of the labels
     learn = video_learner(dls, self.arch, weights=weights, **kw)
     if pretrained: (load_weights if tuple(dls.vocab) == self.vocab else init_from)(learn.model, self if pretrained is True else pretrained)
     return learn
@@ -207,6 +227,7 @@ def train(self:Preset,
 ):
     "Train by the published recipe; gives the learner"
     from fastcore.basics import listify
+    from vidbook.callbacks.freezing import FreezeNorms, LearnOnly
     from vidbook.callbacks.gradients import Accumulate, ClipGradients
     from vidbook.learner.distributed import processes                # brings learn.distributed
     if self.fit is None: raise VidbookError(f'{self.name} has no recipe: use that of {self.mm}, or .but(fit=step_schedule(...)).')
@@ -215,6 +236,8 @@ def train(self:Preset,
     learn.unfreeze()
     if bf16: learn.to_bf16()
     recipe = [FollowSchedule(self.fit), ClipGradients(self.clip_grad), *[Accumulate(self.accumulate)]*(self.accumulate > 1)]
+    if self.learns: recipe.append(LearnOnly(self.learns))
+    if self.freeze_norms: recipe.append(FreezeNorms())
     with learn.distributed():                                        # nothing but the block if this process is alone
         learn.fit(int(self.fit.epochs), lr=self.lr(learn.dls.bs, processes()[1]), wd=self.weight_decay, cbs=[*recipe, *listify(cbs)])
     return learn

@@ -14,161 +14,137 @@ from ..models.tsn import tsn_r50, tsn_r101
 from ..callbacks.schedule import cosine_schedule, step_schedule
 from ..learner.optim import Rule
 from .core import Preset
-
-# %% ../../nbs/presets/recognition.ipynb #284a712f
-_site = 'https://download.openmmlab.com/mmaction/'
-_torch = 'https://download.pytorch.org/models/'
-
-def _published(base, name, mm, stamp, top1, top5, folder=None, file=None, **kw):
-    "A variant of `base` with its weights; folder and file are named after the configuration unless given"
-    url = f'{_site}v1.0/recognition/{mm.partition("_")[0]}/{folder or mm}/{file or mm}_{stamp}.pth'
-    return base.but(name=name, mm=mm, urls=(url,), metrics=dict(top1=top1, top5=top5), **kw)
-
-def _segments(n, **kw): return Sampling(Clip(n=n), **kw)
-def _multi_scale(n_fixed): return (('MultiScaleCrop', dict(n_fixed=n_fixed)), ('Flip', {}))
+from .published import older, multi_scale, published, resized, segments, torch_site, unflipped
 
 # %% ../../nbs/presets/recognition.ipynb #92484d96
-_tsn = Preset('', tsn_r50, _segments(3), 'kinetics400', test_sample=_segments(25), views=Views(1, 10), average='score',
-              train_tfms=_multi_scale(5), batch=32, base_lr=.01, base_batch=256, fit=step_schedule(100, (40, 80)),
-              init=_torch+'resnet50-11ad3fa6.pth', paper='https://arxiv.org/abs/1608.00859')
+_tsn = Preset('', tsn_r50, segments(3), 'kinetics400', test_sample=segments(25), views=Views(1, 10), average='score',
+              train_tfms=multi_scale(5), batch=32, base_lr=.01, base_batch=256, fit=step_schedule(100, (40, 80)),
+              init=torch_site+'resnet50-11ad3fa6.pth', paper='https://arxiv.org/abs/1608.00859')
 _tsn_something = _tsn.but(arch_kw=dict(dropout=.5), fit=step_schedule(50, (20, 40)), labels='sthv2')
 
 _tsn_presets = (
-    _published(_tsn, 'tsn_r50_k400_1x1x3', 'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb',
+    published(_tsn, 'tsn_r50_k400_1x1x3', 'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb',
                '20220906-cd10898e', 72.83, 90.65),
-    _published(_tsn, 'tsn_r50_k400_1x1x5', 'tsn_imagenet-pretrained-r50_8xb32-1x1x5-100e_kinetics400-rgb',
-               '20220906-65d68713', 73.80, 91.21, sample=_segments(5)),
-    _published(_tsn, 'tsn_r50_k400_1x1x8', 'tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_kinetics400-rgb',
-               '20220906-2692d16c', 74.12, 91.34, sample=_segments(8)),
-    _published(_tsn, 'tsn_r50_k400_dense_1x1x5', 'tsn_imagenet-pretrained-r50_8xb32-dense-1x1x5-100e_kinetics400-rgb',
-               '20220906-dcbc6e01', 71.37, 89.67, sample=_segments(5, kind='dense'), test_sample=_segments(25, kind='dense'), views=Views(),
-               train_tfms=_multi_scale(13), base_lr=.06, arch_kw=dict(dropout=.5)),
-    _published(_tsn, 'tsn_r101_k400_1x1x8', 'tsn_imagenet-pretrained-r101_8xb32-1x1x8-100e_kinetics400-rgb',
-               '20220906-23cff032', 75.89, 92.07, arch=tsn_r101, sample=_segments(8), init=_torch+'resnet101-cd907fc2.pth'),
-    _published(_tsn_something, 'tsn_r50_sthv2_1x1x8', 'tsn_imagenet-pretrained-r50_8xb32-1x1x8-50e_sthv2-rgb',
-               '20230313-06ad7d03', 35.51, 67.09, sample=_segments(8)),
-    _published(_tsn_something, 'tsn_r50_sthv2_1x1x16', 'tsn_imagenet-pretrained-r50_8xb32-1x1x16-50e_sthv2-rgb',
-               '20230221-85bcc1c3', 36.91, 68.77, sample=_segments(16), train_tfms=_multi_scale(13)))
+    published(_tsn, 'tsn_r50_k400_1x1x5', 'tsn_imagenet-pretrained-r50_8xb32-1x1x5-100e_kinetics400-rgb',
+               '20220906-65d68713', 73.80, 91.21, sample=segments(5)),
+    published(_tsn, 'tsn_r50_k400_1x1x8', 'tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_kinetics400-rgb',
+               '20220906-2692d16c', 74.12, 91.34, sample=segments(8)),
+    published(_tsn, 'tsn_r50_k400_dense_1x1x5', 'tsn_imagenet-pretrained-r50_8xb32-dense-1x1x5-100e_kinetics400-rgb',
+               '20220906-dcbc6e01', 71.37, 89.67, sample=segments(5, kind='dense'), test_sample=segments(25, kind='dense'), views=Views(),
+               train_tfms=multi_scale(13), base_lr=.06, arch_kw=dict(dropout=.5)),
+    published(_tsn, 'tsn_r101_k400_1x1x8', 'tsn_imagenet-pretrained-r101_8xb32-1x1x8-100e_kinetics400-rgb',
+               '20220906-23cff032', 75.89, 92.07, arch=tsn_r101, sample=segments(8), init=torch_site+'resnet101-cd907fc2.pth'),
+    published(_tsn_something, 'tsn_r50_sthv2_1x1x8', 'tsn_imagenet-pretrained-r50_8xb32-1x1x8-50e_sthv2-rgb',
+               '20230313-06ad7d03', 35.51, 67.09, sample=segments(8)),
+    published(_tsn_something, 'tsn_r50_sthv2_1x1x16', 'tsn_imagenet-pretrained-r50_8xb32-1x1x16-50e_sthv2-rgb',
+               '20230221-85bcc1c3', 36.91, 68.77, sample=segments(16), train_tfms=multi_scale(13)))
 
 # %% ../../nbs/presets/recognition.ipynb #36e19497
 _tsm_rules = Rule('bias', lr=2, wd=0), Rule('norm', wd=0), Rule('^head', lr=5)
-_tsm = Preset('', tsm_r50, _segments(8), 'kinetics400', views=Views(1, 10), train_tfms=_multi_scale(13), batch=16, base_lr=.02,
+_tsm = Preset('', tsm_r50, segments(8), 'kinetics400', views=Views(1, 10), train_tfms=multi_scale(13), batch=16, base_lr=.02,
               base_batch=128, clip_grad=20., rules=_tsm_rules, fit=step_schedule(50, (25, 45), 5),
-              init=_torch+'resnet50-0676ba61.pth', paper='https://arxiv.org/abs/1811.08383')
-_tsm_something = _tsm.but(test_sample=_segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, labels='sthv2')
+              init=torch_site+'resnet50-0676ba61.pth', paper='https://arxiv.org/abs/1811.08383')
+_tsm_something = _tsm.but(test_sample=segments(8, twice=True), views=Views(1, 3), test_size=256, weight_decay=5e-4, labels='sthv2')
 
 _tsm_presets = (
-    _published(_tsm, 'tsm_r50_k400_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb',
+    published(_tsm, 'tsm_r50_k400_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb',
                '20220831-64d69186', 73.18, 90.56),
-    _published(_tsm, 'tsm_r50_k400_1x1x8_100e', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-100e_kinetics400-rgb',
+    published(_tsm, 'tsm_r50_k400_1x1x8_100e', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-100e_kinetics400-rgb',
                '20220831-a6db1e5d', 73.22, 90.22, fit=step_schedule(100, (50, 90), 10)),
-    _published(_tsm, 'tsm_r50_k400_1x1x16', 'tsm_imagenet-pretrained-r50_8xb16-1x1x16-50e_kinetics400-rgb',
-               '20220831-042b1748', 75.12, 91.55, sample=_segments(16)),
-    _published(_tsm, 'tsm_r50_k400_dense_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-dense-1x1x8-50e_kinetics400-rgb',
-               '20220831-f55d3c2b', 73.38, 90.78, sample=_segments(8, kind='dense')),
-    _published(_tsm_something, 'tsm_r50_sthv2_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_sthv2-rgb',
+    published(_tsm, 'tsm_r50_k400_1x1x16', 'tsm_imagenet-pretrained-r50_8xb16-1x1x16-50e_kinetics400-rgb',
+               '20220831-042b1748', 75.12, 91.55, sample=segments(16)),
+    published(_tsm, 'tsm_r50_k400_dense_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-dense-1x1x8-50e_kinetics400-rgb',
+               '20220831-f55d3c2b', 73.38, 90.78, sample=segments(8, kind='dense')),
+    published(_tsm_something, 'tsm_r50_sthv2_1x1x8', 'tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_sthv2-rgb',
                '20230317-be0fc26e', 62.72, 87.70),
-    _published(_tsm_something, 'tsm_r50_sthv2_1x1x16', 'tsm_imagenet-pretrained-r50_8xb16-1x1x16-50e_sthv2-rgb',
-               '20230317-ec6696ad', 64.16, 88.61, sample=_segments(16), test_sample=_segments(16),
+    published(_tsm_something, 'tsm_r50_sthv2_1x1x16', 'tsm_imagenet-pretrained-r50_8xb16-1x1x16-50e_sthv2-rgb',
+               '20230317-ec6696ad', 64.16, 88.61, sample=segments(16), test_sample=segments(16),
                note='published with twice 8 segments seen as one clip of 16; tested here on 16 segments'),
-    _published(_tsm_something, 'tsm_r101_sthv2_1x1x8', 'tsm_imagenet-pretrained-r101_8xb16-1x1x8-50e_sthv2-rgb',
-               '20230320-efcc0d1b', 63.70, 88.28, arch=tsm_r101, init=_torch+'resnet101-63fe2227.pth'))
+    published(_tsm_something, 'tsm_r101_sthv2_1x1x8', 'tsm_imagenet-pretrained-r101_8xb16-1x1x8-50e_sthv2-rgb',
+               '20230320-efcc0d1b', 63.70, 88.28, arch=tsm_r101, init=torch_site+'resnet101-63fe2227.pth'))
 
 # %% ../../nbs/presets/recognition.ipynb #3da62a4e
 _slow = Preset('', slowonly_r50, Sampling(Clip(4, 16)), 'kinetics400', views=Views(10, 3), test_size=256, batch=16, base_lr=.2,
                base_batch=128, fit=cosine_schedule(256, 34, by_epoch=True), paper='https://arxiv.org/abs/1812.03982')
-_slow_in1k = _slow.but(base_lr=.02, fit=step_schedule(150, (100, 140), 10), init=_torch+'resnet50-11ad3fa6.pth')
+_slow_in1k = _slow.but(base_lr=.02, fit=step_schedule(150, (100, 140), 10), init=torch_site+'resnet50-11ad3fa6.pth')
 _slow_k700 = _slow_in1k.but(labels='kinetics700', base_lr=.04, base_batch=256)
 _8x8 = Sampling(Clip(8, 8))
 
 _slow_presets = (
-    _published(_slow, 'slowonly_r50_k400_4x16', 'slowonly_r50_8xb16-4x16x1-256e_kinetics400-rgb',
+    published(_slow, 'slowonly_r50_k400_4x16', 'slowonly_r50_8xb16-4x16x1-256e_kinetics400-rgb',
                '20220901-f6a40d08', 72.68, 90.68, file='slowonly_r50_4x16x1_256e_8xb16_kinetics400-rgb'),
-    _published(_slow, 'slowonly_r50_k400_8x8', 'slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb',
+    published(_slow, 'slowonly_r50_k400_8x8', 'slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb',
                '20220901-2132fc87', 74.82, 91.80, sample=_8x8),
-    _published(_slow, 'slowonly_r101_k400_8x8', 'slowonly_r101_8xb16-8x8x1-196e_kinetics400-rgb',
+    published(_slow, 'slowonly_r101_k400_8x8', 'slowonly_r101_8xb16-8x8x1-196e_kinetics400-rgb',
                '20220901-e6281431', 76.28, 92.70, arch=slowonly_r101, sample=_8x8, fit=cosine_schedule(196, 34, by_epoch=True)),
-    _published(_slow_in1k, 'slowonly_r50_k400_4x16_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb',
+    published(_slow_in1k, 'slowonly_r50_k400_4x16_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb',
                '20220901-e7b65fad', 74.83, 91.60),
-    _published(_slow_in1k, 'slowonly_r50_k400_8x8_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-8x8x1-steplr-150e_kinetics400-rgb',
+    published(_slow_in1k, 'slowonly_r50_k400_8x8_in1k', 'slowonly_imagenet-pretrained-r50_8xb16-8x8x1-steplr-150e_kinetics400-rgb',
                '20220901-df42dc84', 75.96, 92.40, sample=_8x8),
-    _published(_slow_k700, 'slowonly_r50_k700_4x16', 'slowonly_imagenet-pretrained-r50_16xb16-4x16x1-steplr-150e_kinetics700-rgb',
+    published(_slow_k700, 'slowonly_r50_k700_4x16', 'slowonly_imagenet-pretrained-r50_16xb16-4x16x1-steplr-150e_kinetics700-rgb',
                '20220901-f73b3e89', 65.18, 86.05, folder='slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics700-rgb'),
-    _published(_slow_k700, 'slowonly_r50_k700_8x8', 'slowonly_imagenet-pretrained-r50_16xb16-8x8x1-steplr-150e_kinetics700-rgb',
+    published(_slow_k700, 'slowonly_r50_k700_8x8', 'slowonly_imagenet-pretrained-r50_16xb16-8x8x1-steplr-150e_kinetics700-rgb',
                '20220901-4098e1eb', 66.93, 87.47, sample=_8x8,
                folder='slowonly_imagenet-pretrained-r50_8xb16-8x8x1-steplr-150e_kinetics700-rgb'),
-    _published(_slow_k700, 'slowonly_r50_k710_8x8', 'slowonly_imagenet-pretrained-r50_32xb8-8x8x1-steplr-150e_kinetics710-rgb',
+    published(_slow_k700, 'slowonly_r50_k710_8x8', 'slowonly_imagenet-pretrained-r50_32xb8-8x8x1-steplr-150e_kinetics710-rgb',
                '20230612-12ce977c', 72.39, 90.60, labels='kinetics710', sample=_8x8, batch=8))
 
 # %% ../../nbs/presets/recognition.ipynb #9055c3bf
-_tests = {1: dict(views=Views(), test_size=None), 3: dict(views=Views(1, 3), test_size=256), 10: dict(views=Views(1, 10), test_size=None)}
-
-def _older(base, name, stamp, top1, top5, crops=None, file=None, folder=None, **kw):
-    "The 0.x result `name` of the network of the preset `base`, tested on so many crops"
-    file = file or name
-    url = f'{_site}recognition/{name.partition("_")[0]}/{folder or file}/{file}_{stamp}.pth'
-    metrics = dict(top1=top1, top5=top5) if top1 else {}
-    return base.but(name=name, urls=(url,), metrics=metrics, fit=None, note='weights of 0.x', **{**_tests.get(crops, {}), **kw})
-
-def _benchmark(base, name, stamp, crops, **kw): return _older(base, name, stamp, None, None, crops, folder='data_benchmark/'+name, **kw)
-
-_resized = (('RandomResizedCrop', {}), ('Flip', {}))
-_unflipped = _multi_scale(13)[:1]
+def _benchmark(base, name, stamp, crops, **kw): return older(base, name, stamp, crops=crops, folder='data_benchmark/'+name, **kw)
 
 # %% ../../nbs/presets/recognition.ipynb #e5058511
 _k400 = 'kinetics400_rgb'
 _tsn3, _, _tsn8, _tsn_dense, _, _tsn_st8, _tsn_st16 = _tsn_presets
 
 _older_tsn = (
-    _older(_tsn3, f'tsn_r50_1x1x3_100e_{_k400}', '20200614-e508be42', 70.60, 89.26, 10),
-    _older(_tsn_dense, f'tsn_r50_dense_1x1x5_100e_{_k400}', '20200627-a063165f', 70.18, 89.10, 1, test_sample=_segments(8, kind='dense')),
-    _older(_tsn3, f'tsn_r50_320p_1x1x3_100e_{_k400}', '20200702-cc665e2a', 70.91, 89.51, 3, train_tfms=_resized),
-    _older(_tsn8, f'tsn_r50_320p_1x1x8_100e_{_k400}', '20200817-883baf16', 71.80, 90.17, 3, f'tsn_r50_256p_1x1x8_100e_{_k400}',
-           train_tfms=_resized),
-    _older(_tsn3, f'tsn_r50_video_320p_1x1x3_100e_{_k400}', '20201014-5ae1ee79', 71.11, 90.04, 3, train_tfms=_resized),
-    _older(_tsn8, f'tsn_r50_video_1x1x8_100e_{_k400}', '20200702-568cde33', 71.14, 89.63, 10),
-    _older(_tsn_st8, 'tsn_r50_1x1x8_50e_sthv2_rgb', '20210816-1aafee8f', 28.59, 59.56, 3, test_sample=_segments(8), train_tfms=_unflipped),
-    _older(_tsn_st16, 'tsn_r50_1x1x16_50e_sthv2_rgb', '20210816-5d23ac6e', 20.89, 49.16, 3, test_sample=_segments(16), train_tfms=_unflipped),
-    _benchmark(_tsn3, f'tsn_r50_randomresizedcrop_340x256_1x1x3_100e_{_k400}', '20200725-88cb325a', 10, train_tfms=_resized),
+    older(_tsn3, f'tsn_r50_1x1x3_100e_{_k400}', '20200614-e508be42', 70.60, 89.26, 10),
+    older(_tsn_dense, f'tsn_r50_dense_1x1x5_100e_{_k400}', '20200627-a063165f', 70.18, 89.10, 1, test_sample=segments(8, kind='dense')),
+    older(_tsn3, f'tsn_r50_320p_1x1x3_100e_{_k400}', '20200702-cc665e2a', 70.91, 89.51, 3, train_tfms=resized),
+    older(_tsn8, f'tsn_r50_320p_1x1x8_100e_{_k400}', '20200702-ef80e3d7', 72.41, 90.55, 3, train_tfms=resized),
+    older(_tsn3, f'tsn_r50_video_320p_1x1x3_100e_{_k400}', '20201014-5ae1ee79', 71.11, 90.04, 3, train_tfms=resized),
+    older(_tsn8, f'tsn_r50_video_1x1x8_100e_{_k400}', '20200702-568cde33', 71.14, 89.63, 10),
+    older(_tsn_st8, 'tsn_r50_1x1x8_50e_sthv2_rgb', '20210816-1aafee8f', 28.59, 59.56, 3, test_sample=segments(8), train_tfms=unflipped),
+    older(_tsn_st16, 'tsn_r50_1x1x16_50e_sthv2_rgb', '20210816-5d23ac6e', 20.89, 49.16, 3, test_sample=segments(16), train_tfms=unflipped),
+    _benchmark(_tsn3, f'tsn_r50_randomresizedcrop_340x256_1x1x3_100e_{_k400}', '20200725-88cb325a', 10, train_tfms=resized),
     _benchmark(_tsn3, f'tsn_r50_multiscalecrop_320p_1x1x3_100e_{_k400}', '20200725-9922802f', 10),
-    _older(_tsn3, f'tsn_r50_randomresizedcrop_256p_1x1x3_100e_{_k400}', '20200817-ae7963ca', None, None, 3,
-           f'tsn_r50_256p_randomresize_1x1x3_100e_{_k400}', train_tfms=_resized))
+    older(_tsn3, f'tsn_r50_randomresizedcrop_256p_1x1x3_100e_{_k400}', '20200817-ae7963ca', None, None, 3,
+           f'tsn_r50_256p_randomresize_1x1x3_100e_{_k400}', train_tfms=resized))
 
 # %% ../../nbs/presets/recognition.ipynb #e34e6d85
 _tsm8, _tsm100, _tsm16, _tsm_dense, _tsm_st8, _tsm_st16, _tsm_st101 = _tsm_presets
 
 _older_tsm = (
-    _older(_tsm8, f'tsm_r50_1x1x8_50e_{_k400}', '20200607-af7fb746', 70.24, 89.56, 1),
-    _older(_tsm100, f'tsm_r50_1x1x8_100e_{_k400}', '20210701-7ff22268', 71.90, 90.03, 1),
-    _older(_tsm8, f'tsm_r50_gpu_normalize_1x1x8_50e_{_k400}', '20210219-bf96e6cc', 70.48, 89.40, 1),
-    _older(_tsm8, f'tsm_r50_video_1x1x8_50e_{_k400}', '20200702-a77f4328', 70.25, 89.66, 1,
+    older(_tsm8, f'tsm_r50_1x1x8_50e_{_k400}', '20200607-af7fb746', 70.24, 89.56, 1),
+    older(_tsm100, f'tsm_r50_1x1x8_100e_{_k400}', '20210701-7ff22268', 71.90, 90.03, 1),
+    older(_tsm8, f'tsm_r50_gpu_normalize_1x1x8_50e_{_k400}', '20210219-bf96e6cc', 70.48, 89.40, 1),
+    older(_tsm8, f'tsm_r50_video_1x1x8_50e_{_k400}', '20200702-a77f4328', 70.25, 89.66, 1,
            f'tsm_r50_video_1x1x8_100e_{_k400}'),
-    _older(_tsm_dense, f'tsm_r50_dense_1x1x8_50e_{_k400}', '20210701-a54ff3d3', 73.46, 90.84),
-    _older(_tsm_dense, f'tsm_r50_dense_1x1x8_100e_{_k400}', '20210701-e3e5e97f', 74.55, 91.74),
-    _older(_tsm16, f'tsm_r50_1x1x16_50e_{_k400}', '20201011-2f27f229', 72.09, 90.37, 10,
+    older(_tsm_dense, f'tsm_r50_dense_1x1x8_50e_{_k400}', '20210701-a54ff3d3', 73.46, 90.84),
+    older(_tsm_dense, f'tsm_r50_dense_1x1x8_100e_{_k400}', '20210701-e3e5e97f', 74.55, 91.74),
+    older(_tsm16, f'tsm_r50_1x1x16_50e_{_k400}', '20201011-2f27f229', 72.09, 90.37, 10,
            f'tsm_r50_340x256_1x1x16_50e_{_k400}', f'tsm_r50_1x1x16_50e_{_k400}'),
-    _older(_tsm16, f'tsm_r50_1x1x16_100e_{_k400}', '20210701-7c0c5d54', 72.80, 90.75, 10, f'tsm_r50_1x1x16_50e_{_k400}'),
-    _older(_tsm_st8, 'tsm_r50_1x1x8_50e_sthv2_rgb', '20210816-032aa4da', 61.82, 86.80, None,
-           'tsm_r50_256h_1x1x8_50e_sthv2_rgb', 'tsm_r50_1x1x8_50e_sthv2_rgb', train_tfms=_unflipped),
-    _older(_tsm_st16, 'tsm_r50_1x1x16_50e_sthv2_rgb', '20210331-0a45549c', 63.19, 87.93, None, 'tsm_r50_256h_1x1x16_50e_sthv2_rgb',
-           'tsm_r50_1x1x16_50e_sthv2_rgb', test_sample=_segments(16, twice=True), train_tfms=_unflipped),
-    _older(_tsm_st101, 'tsm_r101_1x1x8_50e_sthv2_rgb', '20210401-df97f3e1', 63.84, 88.30, None,
-           'tsm_r101_256h_1x1x8_50e_sthv2_rgb', 'tsm_r101_1x1x8_50e_sthv2_rgb', train_tfms=_unflipped))
+    older(_tsm16, f'tsm_r50_1x1x16_100e_{_k400}', '20210701-7c0c5d54', 72.80, 90.75, 10, f'tsm_r50_1x1x16_50e_{_k400}'),
+    older(_tsm_st8, 'tsm_r50_1x1x8_50e_sthv2_rgb', '20210816-032aa4da', 61.82, 86.80, None,
+           'tsm_r50_256h_1x1x8_50e_sthv2_rgb', 'tsm_r50_1x1x8_50e_sthv2_rgb', train_tfms=unflipped),
+    older(_tsm_st16, 'tsm_r50_1x1x16_50e_sthv2_rgb', '20210331-0a45549c', 63.19, 87.93, None, 'tsm_r50_256h_1x1x16_50e_sthv2_rgb',
+           'tsm_r50_1x1x16_50e_sthv2_rgb', test_sample=segments(16, twice=True), train_tfms=unflipped),
+    older(_tsm_st101, 'tsm_r101_1x1x8_50e_sthv2_rgb', '20210401-df97f3e1', 63.84, 88.30, None,
+           'tsm_r101_256h_1x1x8_50e_sthv2_rgb', 'tsm_r101_1x1x8_50e_sthv2_rgb', train_tfms=unflipped))
 
 # %% ../../nbs/presets/recognition.ipynb #0b7197e0
 _slow4, _slow8, _slow101, _slow4_in1k, _slow8_in1k, _, _slow700, _ = _slow_presets
 
 _older_slow = (
-    _older(_slow101, f'slowonly_r101_8x8x1_196e_{_k400}', '20200926-0c730aef', 76.50, 92.70, None,
+    older(_slow101, f'slowonly_r101_8x8x1_196e_{_k400}', '20200926-0c730aef', 76.50, 92.70, None,
            'slowonly_r101_without_omni_8x8x1_kinetics400_rgb', 'omni'),
-    _older(_slow4, f'slowonly_r50_4x16x1_256e_{_k400}', '20200820-bea7701f', 72.76, 90.51, None,
+    older(_slow4, f'slowonly_r50_4x16x1_256e_{_k400}', '20200820-bea7701f', 72.76, 90.51, None,
            f'slowonly_r50_256p_4x16x1_256e_{_k400}'),
-    _older(_slow4, f'slowonly_r50_video_4x16x1_256e_{_k400}', '20201014-c9cdc656', 72.90, 90.82, None,
+    older(_slow4, f'slowonly_r50_video_4x16x1_256e_{_k400}', '20201014-c9cdc656', 72.90, 90.82, None,
            f'slowonly_r50_video_320p_4x16x1_256e_{_k400}'),
-    _older(_slow8, f'slowonly_r50_8x8x1_256e_{_k400}', '20200820-75851a7d', 74.42, 91.49, None, f'slowonly_r50_256p_8x8x1_256e_{_k400}'),
-    _older(_slow4_in1k, f'slowonly_imagenet_pretrained_r50_4x16x1_150e_{_k400}', '20200912-1e8fc736', 73.39, 91.12),
-    _older(_slow8_in1k, f'slowonly_imagenet_pretrained_r50_8x8x1_150e_{_k400}', '20200912-3f9ce182', 75.55, 92.04),
-    _older(_slow700, 'slowonly_r50_video_8x8x1_256e_kinetics700_rgb', '20201015-9250f662', 65.00, 86.10),
+    older(_slow8, f'slowonly_r50_8x8x1_256e_{_k400}', '20200820-75851a7d', 74.42, 91.49, None, f'slowonly_r50_256p_8x8x1_256e_{_k400}'),
+    older(_slow4_in1k, f'slowonly_imagenet_pretrained_r50_4x16x1_150e_{_k400}', '20200912-1e8fc736', 73.39, 91.12),
+    older(_slow8_in1k, f'slowonly_imagenet_pretrained_r50_8x8x1_150e_{_k400}', '20200912-3f9ce182', 75.55, 92.04),
+    older(_slow700, 'slowonly_r50_video_8x8x1_256e_kinetics700_rgb', '20201015-9250f662', 65.00, 86.10),
     _benchmark(_slow4, f'slowonly_r50_randomresizedcrop_340x256_4x16x1_256e_{_k400}', '20200803-dadca1a3', None))
 
 recognition_presets = _tsn_presets+_tsm_presets+_slow_presets+_older_tsn+_older_tsm+_older_slow

@@ -10,8 +10,11 @@ from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
+import torch
+
 from ..callbacks.schedule import Schedule
 from ..learner.checkpoint import find_arch
+from ..learner.optim import torch_opt
 from .core import Preset, nearest
 from ..utils import VidbookError
 
@@ -88,7 +91,7 @@ def _changed(value, path, new, name):
 # %% ../../nbs/presets/settings.ipynb #b878564a
 def _set(preset, name, value):
     "The preset with one field changed"
-    if name == 'epochs' and not preset.fit: _refuse(name, value, 'a preset with a recipe')
+    if name == 'epochs' and not preset.fit: _refuse(name, value, 'a preset with a recipe' + (f', such as {preset.mm}' if preset.mm else ''))
     if name == 'epochs': return preset.but(fit=compressed(preset.fit, typed(name, value, int)))
     head, *rest = name.split('.')
     path = '.'.join([_short.get(head, head), *rest]).split('.')
@@ -97,6 +100,20 @@ def _set(preset, name, value):
         known = ['epochs', *_short, *setting_names(preset)]
         raise VidbookError(f'there is no field {name!r}; nearest: {nearest(name, known)}') from e
 
+# %% ../../nbs/presets/settings.ipynb #944679db
+def _check(preset):
+    "Complain of what no training and no test could use"
+    for name in ('batch', 'base_batch', 'accumulate', 'size', 'test_size', 'short_side'):
+        if (value := getattr(preset, name)) is not None and value < 1: _refuse(name, value, 'a whole number from 1')
+    for name in ('base_lr', 'clip_grad'):
+        if (value := getattr(preset, name)) is not None and not value > 0: _refuse(name, value, 'a number above 0')
+    if not preset.weight_decay >= 0: _refuse('weight_decay', preset.weight_decay, 'a number from 0')
+    if preset.average not in ('prob', 'score'): _refuse('average', preset.average, "'prob' or 'score'")
+    if not all(o > 0 for o in preset.std): _refuse('std', preset.std, 'numbers above 0')
+    preset.vocab, preset.loss(), preset.clip_spec()
+    torch_opt(preset.opt).keywords['opt']([torch.nn.Parameter(torch.zeros(1, 1))], lr=preset.base_lr, **preset.opt_kw)
+
+# %% ../../nbs/presets/settings.ipynb #000351e4
 def with_settings(
     preset:Preset, # To start from
     settings, # Texts 'name=value', or a dict
@@ -107,6 +124,6 @@ def with_settings(
         if value == '': raise VidbookError(f'{name!r} says no value: write name=value, such as size=112')
         try: preset = _set(preset, name.strip(), value)
         except (ValueError, TypeError) as e: raise VidbookError(f'{name}={value}: {e}') from e
-    try: preset.clip_spec()
-    except ValueError as e: raise VidbookError(f'{" ".join(f"{k}={v}" for k,v in pairs)}: {e}') from e
+    try: _check(preset)
+    except (ValueError, TypeError) as e: raise VidbookError(f'{" ".join(f"{k}={v}" for k,v in pairs)}: {e}') from e
     return preset

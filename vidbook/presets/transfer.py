@@ -9,53 +9,51 @@ __all__ = ['transfer_presets']
 from ..data.spec import Views
 from ..io.sample import Clip, Sampling
 from ..models.tsm import tsm_r101
-from .recognition import _multi_scale, _older, _resized, _segments, _slow4, _slow8, _tsm8, _tsn8, _tsn_dense, _unflipped
+from .published import multi_scale, older, resized, segments, unflipped
+from .recognition import _slow4, _slow8, _tsm8, _tsn8, _tsn_dense
 
 # %% ../../nbs/presets/transfer.ipynb #e9eaa19e
 def _on(base, labels, name, stamp, top1, top5=None, crops=1, **kw):
-    "The 0.x result `name` of the network of `base` on another data set; some files have no date before their digits"
-    made = _older(base, name, stamp, top1, top5, crops, labels=labels, **kw)
-    metrics = {k: v for k,v in made.metrics.items() if v is not None}
-    urls = tuple(o.replace(f'_{stamp}', f'-{stamp}') for o in made.urls) if '-' not in stamp else made.urls
-    return made.but(metrics=metrics, urls=urls)
+    "The 0.x result `name` of the network of `base` on another data set"
+    return older(base, name, stamp, top1, top5, crops, labels=labels, **kw)
 
 _whole = dict(views=Views(1, 1), test_size=256)                                  # one large picture in the middle
 
 # %% ../../nbs/presets/transfer.ipynb #2f78755c
-def _tsn(labels, name, stamp, top1, top5, n, test=None, crops=3, dropout=.4, train_tfms=_resized, **kw):
-    return _on(_tsn8, labels, name, stamp, top1, top5, crops, sample=_segments(n), test_sample=_segments(test or n), arch_kw=dict(dropout=dropout),
+def _tsn(labels, name, stamp, top1, top5, n, test=None, crops=3, dropout=.4, train_tfms=resized, **kw):
+    return _on(_tsn8, labels, name, stamp, top1, top5, crops, sample=segments(n), test_sample=segments(test or n), arch_kw=dict(dropout=dropout),
                train_tfms=train_tfms, **kw)
 
 _tsn_transfer = (
     _tsn('ucf101', 'tsn_r50_1x1x3_75e_ucf101_rgb', '20201023-d85ab600', 83.03, 96.78, 3, 25),
-    _tsn('diving48', 'tsn_r50_video_1x1x8_100e_diving48_rgb', '20210426-6dde0185', 71.27, 95.74, 8, crops=1, train_tfms=_multi_scale(5)),
-    _tsn('diving48', 'tsn_r50_video_1x1x16_100e_diving48_rgb', '20210426-63c5f2f7', 76.75, 96.95, 16, crops=1, train_tfms=_multi_scale(5)),
+    _tsn('diving48', 'tsn_r50_video_1x1x8_100e_diving48_rgb', '20210426-6dde0185', 71.27, 95.74, 8, crops=1, train_tfms=multi_scale(5)),
+    _tsn('diving48', 'tsn_r50_video_1x1x16_100e_diving48_rgb', '20210426-63c5f2f7', 76.75, 96.95, 16, crops=1, train_tfms=multi_scale(5)),
     _tsn('hmdb51', 'tsn_r50_1x1x8_50e_hmdb51_imagenet_rgb', '20201123-ce6c27ed', 48.95, 80.19, 8, **_whole),
     _tsn('hmdb51', 'tsn_r50_1x1x8_50e_hmdb51_kinetics400_rgb', '20201123-7f84701b', 56.08, 84.31, 8, **_whole),
     _tsn('hmdb51', 'tsn_r50_1x1x8_50e_hmdb51_mit_rgb', '20201123-01526d41', 54.25, 83.86, 8, **_whole),
     _tsn('kinetics600', 'tsn_r50_video_1x1x8_100e_kinetics600_rgb', '20201015-4db3c461', 74.80, 92.30, 8, 25),
     _tsn('kinetics700', 'tsn_r50_video_1x1x8_100e_kinetics700_rgb', '20201015-e381a6c7', 61.70, 83.60, 8, 25),
-    _tsn('sthv1', 'tsn_r50_1x1x8_50e_sthv1_rgb', '20200618-061b9195', 18.55, 44.80, 8, crops=10, dropout=.5, train_tfms=_unflipped),
-    _tsn('sthv1', 'tsn_r50_1x1x16_50e_sthv1_rgb', '20200614-7e2fe4f1', 15.77, 39.85, 16, 8, crops=1, dropout=.5, train_tfms=_multi_scale(13)),
+    _tsn('sthv1', 'tsn_r50_1x1x8_50e_sthv1_rgb', '20200618-061b9195', 18.55, 44.80, 8, crops=10, dropout=.5, train_tfms=unflipped),
+    _tsn('sthv1', 'tsn_r50_1x1x16_50e_sthv1_rgb', '20200614-7e2fe4f1', 15.77, 39.85, 16, 8, crops=1, dropout=.5, train_tfms=multi_scale(13)),
     _tsn('mit_v1', 'tsn_r50_1x1x6_100e_mit_rgb', '20200618-d512ab1b', 26.84, 51.60, 6,
          train_tfms=(('MultiScaleCrop', dict(scales=(1, .8), max_gap=0)), ('Flip', {}))),
     _tsn('activitynet200', 'tsn_r50_320p_1x1x8_50e_activitynet_video_rgb', '20210301-7f8da0c6', 73.93, 93.44, 8, 25, dropout=.8),
     _tsn('activitynet200', 'tsn_r50_320p_1x1x8_50e_activitynet_clip_rgb', '20210301-c0f04a7e', 76.90, 94.47, 8, 25, dropout=.8))
 
-_dense = dict(sample=_segments(8, kind='dense'), test_sample=_segments(8, kind='dense'), arch_kw={})
+_dense = dict(sample=segments(8, kind='dense'), test_sample=segments(8, kind='dense'), arch_kw={})
 _tsn_transfer += (
     _on(_tsn_dense, 'kinetics400', 'tsn_r50_dense_1x1x8_100e_kinetics400_rgb', '20200606-e925e6e3', 70.77, 89.30, **_dense),
     _on(_tsn_dense, 'kinetics400', 'tsn_r50_video_dense_1x1x8_100e_kinetics400_rgb', '20200703-0f19175f', 70.40, 89.12, 10,
-        **{**_dense, 'train_tfms': _multi_scale(5)}))
+        **{**_dense, 'train_tfms': multi_scale(5)}))
 
 # %% ../../nbs/presets/transfer.ipynb #4dd5fd64
-_twice = dict(test_sample=_segments(8, twice=True), crops=3)
+_twice = dict(test_sample=segments(8, twice=True), crops=3)
 _flip, _rand, _mixup, _cutmix = ('Flip', {}), ('RandAugment', {}), ('Blend', dict(mixup=.2, cutmix=0)), ('Blend', dict(mixup=0, cutmix=.2))
 
 def _something(name, stamp, top1, top5, *tfms, **kw):
-    return _on(_tsm8, 'sthv1', name, stamp, top1, top5, train_tfms=(*_unflipped, *tfms), **{**_twice, **kw})
+    return _on(_tsm8, 'sthv1', name, stamp, top1, top5, train_tfms=(*unflipped, *tfms), **{**_twice, **kw})
 
-_sixteen = dict(sample=_segments(16), test_sample=_segments(16))
+_sixteen = dict(sample=segments(16), test_sample=segments(16))
 _tsm_transfer = (
     _on(_tsm8, 'diving48', 'tsm_r50_video_1x1x8_50e_diving48_rgb', '20210426-aba5aa3d', 75.99, 97.16),
     _on(_tsm8, 'diving48', 'tsm_r50_video_1x1x16_50e_diving48_rgb', '20210426-aa9631c0', 81.62, 97.66, **_sixteen),
@@ -63,15 +61,15 @@ _tsm_transfer = (
     _something('tsm_r50_flip_1x1x8_50e_sthv1_rgb', '20210203-12596f16', 48.51, 77.56, _flip),
     _something('tsm_r50_randaugment_1x1x8_50e_sthv1_rgb', '20210324-481268d9', 48.90, 77.92, _rand),
     _something('tsm_r50_flip_randaugment_1x1x8_50e_sthv1_rgb', '20210324-76937692', 50.31, 78.18, _flip, _rand),
-    _something('tsm_r50_1x1x16_50e_sthv1_rgb', '20211202-b922e5d2', 49.03, 77.83, sample=_segments(16), test_sample=_segments(16, twice=True)),
+    _something('tsm_r50_1x1x16_50e_sthv1_rgb', '20211202-b922e5d2', 49.03, 77.83, sample=segments(16), test_sample=segments(16, twice=True)),
     _something('tsm_r101_1x1x8_50e_sthv1_rgb', '20211202-49970a5b', 48.59, 77.10, arch=tsm_r101),
     _something('tsm_r50_mixup_1x1x8_50e_sthv1_rgb', '9eca48e5', 48.49, 76.88, _mixup),
     _something('tsm_r50_cutmix_1x1x8_50e_sthv1_rgb', '34934615', 47.46, 76.71, _cutmix),
-    _on(_tsm8, 'jester', 'tsm_r50_1x1x8_50e_jester_rgb', 'c799267e', 97.20, train_tfms=_resized, **_twice),
-    _on(_tsm8, 'hmdb51', 'tsm_k400_pretrained_r50_1x1x8_25e_hmdb51_rgb', '20210630-10c74ee5', 72.68, 92.03, train_tfms=_unflipped),
-    _on(_tsm8, 'hmdb51', 'tsm_k400_pretrained_r50_1x1x16_25e_hmdb51_rgb', '20210630-4785548e', 74.77, 93.86, train_tfms=_unflipped, **_sixteen),
-    _on(_tsm8, 'ucf101', 'tsm_k400_pretrained_r50_1x1x8_25e_ucf101_rgb', '20210630-1fae312b', 94.50, 99.58, train_tfms=_unflipped),
-    _on(_tsm8, 'ucf101', 'tsm_k400_pretrained_r50_1x1x16_25e_ucf101_rgb', '20210630-8df9c358', 94.58, 99.37, train_tfms=_unflipped, **_sixteen))
+    _on(_tsm8, 'jester', 'tsm_r50_1x1x8_50e_jester_rgb', 'c799267e', 97.20, train_tfms=resized, **_twice),
+    _on(_tsm8, 'hmdb51', 'tsm_k400_pretrained_r50_1x1x8_25e_hmdb51_rgb', '20210630-10c74ee5', 72.68, 92.03, train_tfms=unflipped),
+    _on(_tsm8, 'hmdb51', 'tsm_k400_pretrained_r50_1x1x16_25e_hmdb51_rgb', '20210630-4785548e', 74.77, 93.86, train_tfms=unflipped, **_sixteen),
+    _on(_tsm8, 'ucf101', 'tsm_k400_pretrained_r50_1x1x8_25e_ucf101_rgb', '20210630-1fae312b', 94.50, 99.58, train_tfms=unflipped),
+    _on(_tsm8, 'ucf101', 'tsm_k400_pretrained_r50_1x1x16_25e_ucf101_rgb', '20210630-8df9c358', 94.58, 99.37, train_tfms=unflipped, **_sixteen))
 
 # %% ../../nbs/presets/transfer.ipynb #e0c2ff68
 _8x4 = dict(sample=Sampling(Clip(8, 4)), crops=None)
