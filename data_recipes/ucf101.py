@@ -7,11 +7,12 @@ the train/test splits for action recognition (a zip) and the videos (a rar; unpa
     python data_recipes/ucf101.py UCF101TrainTestSplits-RecognitionTask.zip UCF-101 --dest data/ucf101
 """
 import re, sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from vidbook.data.recipe import check_count, find_file, match_videos, open_source, run_recipe, write_dataset
+from vidbook.data.recipe import check_count, find_file, join_sources, run_recipe, write_dataset
 from vidbook.data.table import TableError, read_text, read_vocab
 
 published = dict(classes=101, videos=13320, train=(9537, 9586, 9624))
@@ -76,13 +77,8 @@ def ucf101(
 def prepare(annotations, videos, dest, split=1, annotations_sha256=None, videos_sha256=None, counts=published):
     "The same for any data set in UCF101's layout; `counts` are checked"
     if split not in splits: raise TableError(f'there is no split {split}; choose 1, 2 or 3.')
-    dest = Path(dest)
-    with open_source(annotations, dest/'annotations', annotations_sha256) as notes:
-        df = read_annotations(notes, counts)   # first, as it takes no time; but kept only with the videos
-        with open_source(videos, dest/'videos', videos_sha256) as folder: paths = match_videos(df['id'].tolist(), folder)
-    base = Path(videos).resolve() if Path(videos).is_dir() else Path('videos')
-    df['id'] = ['/'.join(Path(o).parts[-2:]) for o in paths]   # as it is spelt on disk
-    df = df.assign(video=[(base/o).as_posix() for o in paths], split=df[f'split{split}'])
+    df = join_sources(annotations, videos, dest, partial(read_annotations, counts=counts), (annotations_sha256, videos_sha256))
+    df = df.assign(split=df[f'split{split}'])
     df = df[['id', 'video', 'label', 'split', 'source', *(f'split{k}' for k in splits)]]
     return write_dataset(df, dest, 'ucf101', {f'_split_{k}': f'split{k}' for k in splits}, listed='id')
 

@@ -1,0 +1,63 @@
+"""What the slim networks learn on Puppets: `python tests/bench/train_networks.py [NAME ...] [--seeds 0 1 2] [--epochs 30] [--keep FOLDER]`
+
+Each network is trained from nothing on the 480 training clips of Puppets small and tested on the 240 held-out ones, one view, with the same recipe for all.
+The first is TSN on one frame: it can see poses and no motion. Accuracies are appended to FOLDER/accuracies.csv as they come, so that a run that ends early goes on."""
+import argparse, time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from fastai.metrics import accuracy
+
+from vidbook import all as vidbook
+from vidbook.cli.quickstart import recipe
+from vidbook.data.loaders import VideoDataLoaders
+from vidbook.data.puppets import make_puppets, puppet_flip_pairs
+from vidbook.io.sample import Clip
+from vidbook.learner.classify import video_learner
+from vidbook.utils import set_seed
+
+frames = dict(one_frame=1, slowfast_slim=16, x3d_slim=13)                   # others see eight
+names = 'one_frame tsm_slim slowonly_slim r2plus1d_slim slowfast_slim x3d_slim swin_slim mvit_slim uniformer_slim timesformer_slim'.split()
+
+
+def loaders(table, n):
+    return VideoDataLoaders.from_table(table, clip=Clip(1, n=n), size=recipe['size'], short_side=recipe['size'], bs=recipe['bs'],
+                                       flip_pairs=puppet_flip_pairs, cache='memory', num_workers=0, device='cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def train(name, dls, seed, epochs):
+    "Held-out accuracy and seconds of one training"
+    set_seed(seed)
+    arch = getattr(vidbook, 'tsn_slim' if name == 'one_frame' else name)
+    learn = video_learner(dls, arch, metrics=[accuracy], label_smoothing=recipe['smoothing'], wd=recipe['wd'])
+    learn.unfreeze()
+    start = time.perf_counter()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, recipe['lr'])
+    return learn.validate()[1], time.perf_counter()-start
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('names', nargs='*', default=names)
+    parser.add_argument('--seeds', nargs='*', type=int, default=[0, 1, 2])
+    parser.add_argument('--epochs', type=int, default=recipe['epochs'])
+    parser.add_argument('--keep', type=Path, default=Path('train_networks'))
+    args = parser.parse_args()
+    table = make_puppets(args.keep/'puppets', size='small', parts=('clips',))
+    told = args.keep/'accuracies.csv'
+    done = pd.read_csv(told) if told.exists() else pd.DataFrame(columns=['name', 'seed', 'epochs', 'top1', 'seconds'])
+    for name in args.names:
+        left = [s for s in args.seeds if not ((done['name'] == name) & (done['seed'] == s) & (done['epochs'] == args.epochs)).any()]
+        dls = loaders(table, frames.get(name, 8)).warm() if left else None
+        for seed in left:
+            top1, seconds = train(name, dls, seed, args.epochs)
+            print(f'{name}, seed {seed}: {top1:.3f} in {seconds:.0f} s', flush=True)
+            done.loc[len(done)] = name, seed, args.epochs, top1, seconds
+            done.to_csv(told, index=False)
+    means = done[done['epochs'] == args.epochs].groupby('name')['top1'].agg(['mean', 'min', 'max', 'count'])
+    if 'one_frame' in means.index: means['points over one frame'] = 100*(means['mean']-means.loc['one_frame', 'mean'])
+    print(means.round(3).to_string())
+
+
+if __name__ == '__main__': main()
