@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_zoo import name_of, new
 
 from vidbook import presets
 from vidbook.callbacks.averaging import AverageWeights
@@ -15,8 +16,9 @@ from vidbook.learner.classify import video_learner
 from vidbook.learner.optim import Rule
 from vidbook.models.tsn import tsn_slim
 from vidbook.utils import VidbookError
+from vidbook.widgets.core import page_grey
 from vidbook.widgets.schedule import ScheduleExplorer, plan_of, plotly_schedule, recorded_values, schedule_lines, schedule_marks
-from vidbook.widgets.zoo import zoo_rows, zoo_table
+from vidbook.widgets.zoo import plotly_zoo, zoo_rows, zoo_table
 
 
 @pytest.fixture(scope='module')
@@ -59,6 +61,16 @@ def test_long_plans_stay_small_pages():
     assert len(drawn) < 100_000 and len(plans[0].curves) == 50_000
 
 
+def test_figures_let_the_page_shine_through():
+    "On white and on JupyterLab's dark: no ground of their own, grey words, and marks that are neither black nor white alone"
+    rows = pd.DataFrame(dict(algorithm=['a', 'b'], gflops=[1., 2.], top1=[50., 60.]), index=['x', 'y'])
+    for fig in (plotly_schedule([plan_of(step_schedule(4, (2,)), n_iter=5)]), plotly_zoo(rows, chosen='x')):
+        look = fig.to_dict()['layout']
+        assert {look['template']['layout'][o] for o in ('paper_bgcolor', 'plot_bgcolor')} == {'rgba(0,0,0,0)'}
+        assert look['template']['layout']['font']['color'] == page_grey and not {'paper_bgcolor', 'plot_bgcolor', 'font'} & {*look}
+        assert not {'black', 'white'} & {o.marker.color for o in fig.data if o.marker.line.color is None}
+
+
 def test_an_explorer_that_was_made_before_the_training_shows_it_afterwards(table):
     learn = video_learner(loaders(table), tsn_slim)
     explorer = ScheduleExplorer(learn, 1, train='fit_one_cycle', lr_max=.01)
@@ -95,6 +107,25 @@ def test_cost_says_what_is_missing(table):
 def test_every_preset_is_in_the_zoo():
     table = zoo_table(progress=False)
     assert table.index.is_unique and len(table) == len(presets.table())
-    assert (table[['gflops', 'params']] > 0).all().all() and table['gflops'].max() < 500
+    assert (table[['gflops', 'params']] > 0).all().all()
     assert len(zoo_rows(table, algorithm='tsm')) == table['arch'].str.startswith('tsm').sum()
     assert isinstance(zoo_rows(table, search='(['), pd.DataFrame)                  # not a regular expression
+
+
+# what is published is of 224 pixels where the test has 256 (TSM on Something-Something), or the other way round (TANet), of another network (CSN, Swin), or counted otherwise
+other_count = dict(csn_ir_r152_k400_sports1m_frozen=.88, i3d_r50_nl_dot_product_k400_32x2=.94, mvit_small_k400_16x4=1.07, mvit_small_sthv2_u16=1.07,
+                   mvit_small_k400_16x4_maskfeat=1.06, swin_small_k710_32x2=.27, tanet_r50_sthv1_1x1x16=.76, tsm_r50_nl_dot_product_k400_1x1x8=.84,
+                   tsm_mobileone_s4_k400_1x1x16=1.28, tsm_r50_sthv2_1x1x8=1.30, tsm_r50_sthv2_1x1x16=1.30, tsm_r101_sthv2_1x1x8=1.30, x3d_s_k400_13x6=.92,
+                   x3d_m_k400_16x5=.95)
+
+def test_operations_are_those_published():
+    "To 3 %, or as far from what is published as was seen before"
+    table = zoo_table(progress=False)
+    told = {presets.find(name_of(e)).name: gflops(e['flops']) for e in new if e.get('flops')}
+    share = {name: table['gflops'][name]/n for name,n in told.items()}
+    assert len(share) == 86 and {name: o for name,o in share.items() if abs(o/other_count.get(name, 1)-1) > .03} == {}
+
+
+def gflops(published):
+    "'33G' as a number"
+    return float(published[:-1])*dict(M=1e-3, G=1, T=1e3)[published[-1]] if isinstance(published, str) else published/1e9

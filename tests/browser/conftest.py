@@ -8,7 +8,9 @@ from lab import Lab, Server, find_chromium
 from project import root
 
 
-def pytest_addoption(parser): parser.addoption('--artifacts', default=str(root/'build'/'browser'), help='folder for screenshots')
+def pytest_addoption(parser):
+    parser.addoption('--artifacts', default=str(root/'build'/'browser'), help='folder for screenshots')
+    parser.addoption('--docs', action='store_true', help='also put the pictures of the widgets into nbs/images, where their notebooks show them')
 
 
 def pytest_sessionstart(session):
@@ -35,10 +37,11 @@ def browser():
 
 
 @pytest.fixture(scope='session')
-def jupyter(tmp_path_factory, browser, artifacts):
+def jupyter(tmp_path_factory, browser, artifacts, request):
     "One server, one page and one kernel for all"
     server = Server(tmp_path_factory.mktemp('jupyter'))
-    try: yield Lab(server, browser, artifacts)
+    docs = root/'nbs'/'images' if request.config.getoption('docs') else None
+    try: yield Lab(server, browser, artifacts, docs)
     finally: server.close()
 
 
@@ -48,3 +51,9 @@ def lab(jupyter, request, artifacts):
     yield jupyter
     jupyter.page.screenshot(path=artifacts/f'{request.node.name}.png')
     assert jupyter.troubles() == []
+
+
+def pytest_sessionfinish(session, exitstatus):
+    "A skip is a failure here"
+    reporter = session.config.pluginmanager.get_plugin('terminalreporter')
+    if reporter.stats.get('skipped') and not exitstatus: session.exitstatus = pytest.ExitCode.TESTS_FAILED

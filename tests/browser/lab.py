@@ -19,11 +19,15 @@ overrides = '''{"@jupyterlab/notebook-extension:tracker": {"windowingMode": "non
 
 faint_words = '''area => {
     const rgb = c => c.match(/[\\d.]+/g).map(Number);
+    const ink = e => { const s = getComputedStyle(e); return e.ownerSVGElement ? s.fill : s.color };
     const light = c => c.slice(0, 3).map(v => (v /= 255) > .04 ? ((v+.055)/1.055)**2.4 : v/12.92).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], .05);
     const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c } return [255, 255, 255] };
-    const contrast = e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))]; return Math.max(a, b)/Math.min(a, b) };
-    const says = e => e.offsetParent && [...e.childNodes].some(o => o.nodeType == 3 && o.data.trim());
-    return [...area.querySelectorAll('*')].filter(e => says(e) && contrast(e) < 3).map(e => e.textContent.trim().slice(0, 40)) }'''   # WCAG's ratio
+    const contrast = e => { const [a, b] = [light(rgb(ink(e))), light(ground(e))]; return Math.max(a, b)/Math.min(a, b) };
+    const says = e => (e.ownerSVGElement ? e.getClientRects().length : e.offsetParent) && [...e.childNodes].some(o => o.nodeType == 3 && o.data.trim());
+    return [...area.querySelectorAll('*')].filter(e => says(e) && contrast(e) < (e.ownerSVGElement ? 4.5 : 3)).map(e => e.textContent.trim().slice(0, 40)) }'''   # WCAG's ratio
+
+
+def is_live(cell): return '#| browser' in cell.source.splitlines()
 
 
 def find_chromium():
@@ -48,7 +52,7 @@ class Server:
         words = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}', '--ServerApp.port_retries=0',
                  f'--ServerApp.root_dir={self.notebooks}', f'--LabApp.app_settings_dir={folder/"settings"}',
                  f'--LabApp.user_settings_dir={folder/"user"}', f'--LabApp.workspaces_dir={folder/"workspaces"}', '--LabApp.expose_app_in_browser=True']
-        self.process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *words], env=env, stdout=self.log.open('w'), stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *words], env=env, cwd=self.notebooks, stdout=self.log.open('w'), stderr=subprocess.STDOUT)
         self._wait()
 
     def _wait(self, seconds=60):
@@ -71,15 +75,15 @@ class Server:
 
 class Lab:
     "A page with JupyterLab; one kernel serves all notebooks, one after the other: only its first connection in a page has widgets"
-    def __init__(self, server, browser, artifacts):
-        self.server, self.artifacts, self.trouble = server, artifacts, []
+    def __init__(self, server, browser, artifacts, docs=None):
+        self.server, self.artifacts, self.docs, self.trouble = server, artifacts, docs, []
         self.page = browser.new_page(viewport=dict(width=1280, height=1000))
         self.page.on('console', lambda o: self.trouble.append(f'console: {o.text}') if o.type == 'error' else None)
-        self.page.on('pageerror', lambda o: self.trouble.append(f'page: {o}'))
+        self.page.on('pageerror', lambda o: self.trouble.append(f'page: {o} {o.stack}'))
         self.page.goto(f'http://127.0.0.1:{server.port}/lab?reset&token={server.token}')
         self.page.wait_for_selector('.jp-LauncherCard, .jp-DirListing', timeout=60_000)
         self.page.evaluate('() => { window.kernel_trouble = [] }')
-        self.kernel = self.page.request.post(f'http://127.0.0.1:{server.port}/api/kernels', headers=dict(Authorization=f'token {server.token}')).json()['id']
+        self.kernel = self.start_kernel()
 
     def notebook(self, name, *cells):
         "Open a notebook with these cells and run it to the end"
@@ -88,16 +92,32 @@ class Lab:
         nbformat.write(nb, self.server.notebooks/f'{name}.ipynb')
         return Notebook(self, f'{name}.ipynb')
 
+    def ask(self, method, address):
+        "An answer of the server's REST interface"
+        return self.page.request.fetch(f'http://127.0.0.1:{self.server.port}/api/{address}', method=method, headers=dict(Authorization=f'token {self.server.token}'))
+
+    def start_kernel(self): return self.ask('POST', 'kernels').json()['id']
+
+    def tutorial(self, name):
+        "Open a tutorial as it stands, with its text, on a kernel of its own, and run it; cells that are slow or need a GPU are left out"
+        nb = nbformat.read(root/'nbs'/'tutorials'/f'{name}.ipynb', as_version=4)
+        nb.cells = [o for o in nb.cells if o.cell_type != 'code' or is_live(o) or not skipped(o)]
+        for o in nb.cells:
+            if o.cell_type == 'code': o.outputs, o.execution_count = [], None
+        nbformat.write(nb, self.server.notebooks/f'{name}.ipynb')
+        return Notebook(self, f'{name}.ipynb', self.start_kernel())
+
     def book(self, path, *cells):
         "Open one of vidbook's notebooks and run it, all but the cell that removes its files"
         nb = nbformat.read(root/'nbs'/f'{path}.ipynb', as_version=4)
-        own = [o.source for o in nb.cells if o.cell_type == 'code' and not skipped(o) and '.cleanup()' not in o.source]
+        own = [o.source for o in nb.cells if o.cell_type == 'code' and '.cleanup()' not in o.source and not skipped(o)]
         return self.notebook(path.replace('/', '_'), 'import ipywidgets; ipywidgets.Widget.close_all()   # those of notebooks before', *own, *cells)
 
     def theme(self, name):
         "Light or Dark"
         self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", f'JupyterLab {name}')
         self.page.wait_for_selector(f'body[data-jp-theme-name="JupyterLab {name}"]', state='attached')
+        self.page.wait_for_selector('#jupyterlab-splash', state='detached')      # JupyterLab's veil: changed twice within its 200 ms it is removed twice
 
     def until(self, true, what, seconds=15):
         "Wait until `true()` is"
@@ -115,18 +135,26 @@ class Lab:
 
 
 class Notebook:
-    "A notebook in the page"
-    def __init__(self, lab, path):
-        self.lab, self.page = lab, lab.page
+    "A notebook in the page, on the kernel that serves all or on one of its own, which ends with it"
+    def __init__(self, lab, path, kernel=None):
+        self.lab, self.page, self.kernel = lab, lab.page, kernel
         self.page.evaluate('''async ([path, id]) => {
             const panel = await jupyterapp.commands.execute('docmanager:open', {path, kernel: {id}});
             await panel.revealed; await panel.sessionContext.ready;
             panel.sessionContext.iopubMessage.connect((_, o) => {
                 if (o.header.msg_type == 'error') kernel_trouble.push(o.content.traceback.join('\\n'));
                 if (o.header.msg_type == 'stream' && o.content.text.includes('Traceback')) kernel_trouble.push(o.content.text);
-            }); }''', [path, lab.kernel])
+            }); }''', [path, kernel or lab.kernel])
         self.element = self.page.locator('.jp-NotebookPanel:not(.lm-mod-hidden)')
-        assert self.command('run-all-cells'), f'{path}: {self.lab.troubles()}'
+        assert self.command('run-all-cells'), f'{path}: {self.errors() or self.lab.troubles()}'
+
+    def cells(self):
+        "Its cells with what they have shown, as nbformat has them"
+        return self.page.evaluate('() => jupyterapp.shell.currentWidget.content.model.toJSON().cells')
+
+    def errors(self):
+        "Cells that ended in an error, with it"
+        return [f'{o["source"]}\n{e["ename"]}: {e["evalue"]}' for o in self.cells() for e in o.get('outputs', ()) if e['output_type'] == 'error']
 
     def command(self, name): return self.page.evaluate("name => jupyterapp.commands.execute(`notebook:${name}`).then(o => o !== false)", name)
 
@@ -138,12 +166,34 @@ class Notebook:
         assert self.command('run-cell'), f'{code}: {self.lab.troubles()}'
         return Shown(self.lab, self.element.locator('.jp-Cell').last.locator('.jp-OutputArea').first)
 
+    def shown(self, text):
+        "What the cell that ends in `text` shows"
+        cell = self.element.locator('.jp-CodeCell', has=self.page.locator('.jp-InputArea', has_text=re.compile(re.escape(text)+r'\s*$'))).last
+        cell.scroll_into_view_if_needed()
+        return Shown(self.lab, cell.locator('.jp-OutputArea').first)
+
     def restart(self):
         "Another kernel under the same notebook, run to the end"
         self.page.evaluate("async () => { const o = jupyterapp.shell.currentWidget.sessionContext; await o.restartKernel(); await o.session.kernel.info }")
         assert self.command('run-all-cells'), f'after the restart: {self.lab.troubles()}'
 
-    def close(self): self.page.evaluate('() => jupyterapp.shell.currentWidget.dispose()')
+    def outputs(self): return self.element.locator('.jp-OutputArea-output')
+
+    def screenshot(self, name):
+        "The whole of it from top to bottom, in the dark and in the light theme; what cells have shown must be readable in both"
+        self.page.set_viewport_size(dict(width=1280, height=min(self.element.locator('.jp-WindowedPanel-outer').evaluate('o => o.scrollHeight')+150, 16_000)))
+        self.page.mouse.move(0, 0)                                        # a row under the mouse has another colour
+        for theme in ('Dark', 'Light'):
+            self.lab.theme(theme)
+            self.page.wait_for_timeout(500)                               # so large a page is drawn late
+            self.element.screenshot(path=self.lab.artifacts/f'{name}_{theme.lower()}.png')
+            faint = [o for area in self.outputs().all() for o in area.evaluate(faint_words)]
+            assert faint == [], f'{theme}: {faint}'
+        self.page.set_viewport_size(dict(width=1280, height=1000))
+
+    def close(self):
+        self.page.evaluate('() => jupyterapp.shell.currentWidget.dispose()')
+        if self.kernel: self.lab.ask('DELETE', f'kernels/{self.kernel}')
 
 
 class Shown:
@@ -192,3 +242,4 @@ class Shown:
             self.lab.theme(theme)
             self.area.screenshot(path=self.lab.artifacts/f'{name}_{theme.lower()}.png')
             assert (faint := self.area.evaluate(faint_words)) == [], f'{theme}: {faint}'
+        if self.lab.docs: self.area.screenshot(path=self.lab.docs/f'{name}.png')

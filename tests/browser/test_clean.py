@@ -9,8 +9,8 @@ folder = Path({folder!r}); squares = make_squares(folder, n_train=2, n_valid=1, 
 
 
 @pytest.fixture(scope='module')
-def notebook(jupyter, tmp_path_factory):
-    opened = jupyter.notebook('clean', table.format(folder=str(tmp_path_factory.mktemp('squares'))))
+def notebook(jupyter):
+    opened = jupyter.notebook('clean', table.format(folder='squares'))
     yield opened
     opened.close()
 

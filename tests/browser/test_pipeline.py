@@ -16,12 +16,13 @@ def shown(lab, notebook): return notebook.show('PipelineBrowser(dls, 3)')
 
 
 def ruler(shown): return shown.pixels('.widget-image >> nth=0')
+def ring(shown): return shown.area.locator('.vidbook-ring').get_attribute('style')
 def picture(shown): return shown.pixels('.widget-image >> nth=1')
 
 
 def test_scrub(shown):
-    "Another frame, and the ruler's mark on it"
-    with shown.changes(lambda: picture(shown)), shown.changes(lambda: ruler(shown), 'the mark moves'): shown.drag(.7)
+    "Another frame, and the ruler's ring on it"
+    with shown.changes(lambda: picture(shown)), shown.changes(lambda: ring(shown), 'the ring moves'): shown.drag(.7)
     assert re.search(r'frame \d+ of the video, [\d.]+ s', shown.area.inner_text())
     shown.screenshot('pipeline')
 
@@ -42,7 +43,8 @@ def test_draw_again(shown):
 
 
 def test_pick(lab, shown):
-    "Split, class and text narrow the clips down"
+    "A clip by its name; split, class and text narrow the clips down"
+    with shown.changes(lambda: picture(shown)): shown.choose('clip', shown.options('clip')[5])
     label = shown.options('class')[2]
     with shown.changes(lambda: picture(shown)): shown.choose('class', label)
     lab.until(lambda: all(o.endswith(label) for o in shown.options('clip')), 'only clips of the class')

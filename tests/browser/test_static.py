@@ -1,10 +1,10 @@
 "Pages without a kernel: `jupyter nbconvert --to html` shows the static picture of every widget"
-import subprocess, sys
+import re, subprocess, sys
 from pathlib import Path
 
 import pytest
 
-from project import notebooks
+from project import notebooks, root
 
 books = [o for o in notebooks() if o.parent.name == 'widgets']
 pictured = '.picture(', 'Image('
@@ -35,6 +35,13 @@ def test_pictures(book, pages, page, artifacts):
         .flatMap(e => [...e.querySelectorAll('.jp-OutputArea img')].map(i => i.naturalWidth))''', list(pictured))
     assert any(shown) and all(shown), f'{book.name}: widths of the pictures {shown}'
     page.screenshot(path=artifacts/f'static_{book.stem}.png', full_page=True)
+
+
+@pytest.mark.parametrize('book', books, ids=[o.stem for o in books])
+def test_screenshot(book):
+    "What the widget looks like in JupyterLab stands in its notebook; `--docs` makes these pictures"
+    names = re.findall(r'!\[[^]]+\]\(\.\./images/(\w+\.png)\)', book.read_text(encoding='utf-8'))
+    assert names and all(10_000 < (root/'nbs'/'images'/o).stat().st_size < 150_000 for o in names)
 
 
 def test_every_widget_is_used():

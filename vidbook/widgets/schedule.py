@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['axes', 'schedule_marks', 'Plan', 'group_names', 'plan_of', 'plans_of', 'recorded_values', 'Line', 'schedule_lines',
-           'plotly_schedule', 'PlotlyPage', 'ScheduleExplorer', 'plot_plans']
+           'plotly_schedule', 'ScheduleExplorer', 'plot_plans']
 
 # %% ../../nbs/widgets/schedule.ipynb #9b273e16
 from functools import partial
@@ -24,8 +24,8 @@ from ..learner.rehearse import learner_curves
 from ..presets.core import Preset
 from ..presets.curves import preset_curves
 from ..presets.settings import compressed
-from ..utils import VidbookError, lazy_import
-from .core import Viewer, menu
+from ..utils import VidbookError
+from .core import PlotlyPage, Viewer, menu, plotly_figure
 
 # %% ../../nbs/widgets/schedule.ipynb #e19d5dc0
 _kinds = 'warm-up', 'rise', 'drop', 'frozen', 'EMA'
@@ -228,7 +228,7 @@ def _draw_recorded(fig, plan, value, along):
     if value not in rows or not len(rows): return
     rows = rows.iloc[np.linspace(0, len(rows)-1, min(60, len(rows))).round()]
     fig.add_scatter(x=_place(plan, rows['epoch'], along), y=rows[value], mode='markers', name=f'{plan.name}: recorded',
-                    marker=dict(color='black', size=5), hovertemplate='recorded %{y:.4g}')
+                    marker=dict(color='white', size=6, line=dict(color='black', width=1.5)), hovertemplate='recorded %{y:.4g}')
 
 # %% ../../nbs/widgets/schedule.ipynb #60be9368
 def plotly_schedule(
@@ -239,8 +239,7 @@ def plotly_schedule(
     recorded:bool=True, # Also what was recorded
 ):
     "A figure of plotly whose lines tell their values"
-    go = lazy_import('plotly.graph_objects', pip='plotly')
-    fig = go.Figure(layout=dict(template='plotly_white', height=340, margin=dict(l=60, r=10, t=20, b=40)))
+    fig = plotly_figure(340)
     colours, dashes = dict(zip([o.name for o in plans], cycle(_colours))), {o.name: cycle(_dashes) for o in plans}
     for o in schedule_lines(plans, value, along):
         k = _thinned(o.x, o.y)
@@ -252,15 +251,9 @@ def plotly_schedule(
     return fig.update_layout(legend=dict(orientation='h', y=-.2), showlegend=True)
 
 # %% ../../nbs/widgets/schedule.ipynb #58a20818
-class PlotlyPage:
-    "A plain figure of plotly for an output: FigureWidget stays blank in some places"
-    def __init__(self, fig): self.fig = fig
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        from plotly import io
-        return self.fig._repr_mimebundle_() or io.renderers['plotly_mimetype'].to_mimebundle(self.fig.to_dict())
-
 class ScheduleExplorer(Viewer):
     "What optimizers will do, of one training or several, beside what they did"
+    plotly = True
     def __init__(self,
         what, # What `plan_of` knows; several as a list, or as a dict with their names
         n_epoch:int=None, # As in `plan_of`

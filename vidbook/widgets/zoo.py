@@ -18,24 +18,25 @@ from IPython.display import HTML
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import presets
+from ..io.pool import with_bar
 from ..presets.core import Preset, preset_table
-from ..utils import lazy_import
-from .core import Viewer, menu
-from .schedule import PlotlyPage
+from .core import PlotlyPage, Viewer, facts_line, menu, page_grey, plotly_figure
 
 # %% ../../nbs/widgets/zoo.ipynb #26ae6a9a
 @lru_cache(maxsize=None)
-def _counted(arch, kw, frames, side, n_out):
-    with torch.device('meta'): model, x = arch(n_out=n_out, **dict(kw)).eval(), torch.empty(1, 3, frames, side, side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): model(x)
+def _counted(arch, kw, inputs, n_out):
+    out = dict(n_out=n_out) if n_out else {}                                    # retrieval knows no classes
+    with torch.device('meta'): model, xs = arch(**out, **dict(kw)).eval().requires_grad_(False), [torch.empty(1, *o, dtype=kind) for o,kind in inputs]
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): model(*xs)
     return counter.get_total_flops()/2e9, sum(p.numel() for p in model.parameters())/1e6
 
 def network_size(
-    preset:Preset, # With a network for pictures in three colours
+    preset:Preset, # Any
 )->tuple: # Billions of multiply-adds for one view of its test, millions of parameters
     "What a network costs, counted"
-    sample = preset.test_sample or preset.sample
-    return _counted(preset.arch, tuple(sorted(preset.arch_kw.items())), sample.n_seen, preset.test_size or preset.size, len(preset.vocab))
+    return _counted(preset.arch, _hashable(preset.arch_kw), preset.inputs(), len(preset.vocab))
+
+def _hashable(kw): return tuple(sorted((k, _hashable(v) if isinstance(v, dict) else v) for k,v in kw.items()))
 
 # %% ../../nbs/widgets/zoo.ipynb #30575470
 def zoo_table(
@@ -43,10 +44,9 @@ def zoo_table(
     progress:bool=True, # Show a progress bar while networks are counted
 )->pd.DataFrame: # One a row: `preset_table` and algorithm, classes, gflops (of a view), gflops of the whole test, params (millions)
     "Published networks with what they cost"
-    from fastprogress import fastprogress
     found = [presets.find(o) for o in presets.table().index] if which is None else list(which)
-    bar = fastprogress.progress_bar(found, leave=False) if progress and not fastprogress.NO_BAR else found
-    sizes = pd.DataFrame([network_size(p) for p in bar], columns=['gflops', 'params'], index=[p.name for p in found])
+    counted = [network_size(p) for p in with_bar(found, len(found), progress)]
+    sizes = pd.DataFrame(counted, columns=['gflops', 'params'], index=[p.name for p in found])
     sizes['test_gflops'] = sizes['gflops']*[p.views.clips*p.views.crops for p in found]
     known = preset_table(found).assign(algorithm=[p.arch.__name__.partition('_')[0] for p in found], classes=[len(p.vocab) for p in found])
     return known.join(sizes)
@@ -109,21 +109,21 @@ def plotly_zoo(
     chosen:str=None, # A name to mark
 ):
     "A figure of plotly whose points tell their names"
-    go = lazy_import('plotly.graph_objects', pip='plotly')
-    fig = go.Figure(layout=dict(template='plotly_white', height=360, margin=dict(l=60, r=10, t=40, b=40)))
+    fig = plotly_figure(360, top=40)
     hover = f'%{{text}}<br>{by} %{{y:.2f}}, {prices[price]} %{{x:.4g}}'
     for name,part,colour,mark in _styles(rows.dropna(subset=by), _plotly_marks):
         fig.add_scatter(x=part[price], y=part[by], mode='markers', name=name, text=part.index, hovertemplate=hover,
                         marker=dict(color=colour, symbol=mark, size=9))
     if chosen in rows.index:
         fig.add_scatter(x=rows.loc[[chosen], price], y=rows.loc[[chosen], by], mode='markers', name='chosen', text=[chosen], hovertemplate=hover,
-                        marker=dict(color='black', symbol='circle-open', size=18, line_width=2))
+                        marker=dict(color=page_grey, symbol='circle-open', size=18, line_width=2))
     fig.update_xaxes(type='log', title=prices[price]).update_yaxes(title=f'{by}, %')
-    return fig.update_layout(title=dict(text=_missing(rows, by), font_size=13))
+    return fig.update_layout(title=dict(text=_missing(rows, by), font_size=13, x=0, xref='paper'))
 
 # %% ../../nbs/widgets/zoo.ipynb #0ba30a53
 class ZooExplorer(Viewer):
     "Published networks: filters, accuracy against price, and the code of the chosen one"
+    plotly = True
     def __init__(self,
         which=None, # Presets; all if None
     ):
@@ -155,8 +155,8 @@ class ZooExplorer(Viewer):
     def page(self, price, by, chosen, **filters):
         rows = self.rows()
         if not len(rows): return [HTML('no network is like that: choose (all) somewhere, or search for less')]
-        facts = rows.loc[[chosen]].drop(columns=['weights', 'mm']).dropna(axis=1).round(2)
-        return [PlotlyPage(plotly_zoo(rows, price, by, chosen)), HTML(f'<pre>{escape(code_for(chosen))}</pre>'), facts]
+        facts = {k: f'{v:.4g}' if isinstance(v, float) else v for k,v in rows.loc[chosen].drop(['weights', 'mm']).dropna().items()}
+        return [PlotlyPage(plotly_zoo(rows, price, by, chosen)), HTML(f'<pre>{escape(code_for(chosen))}</pre>'), HTML(facts_line(facts))]
 
     def picture(self):
         "What the viewer shows, for a page without a kernel; returns the figure"
