@@ -12,5 +12,5 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
       packages=find_packages(include=['vidbook', 'vidbook.*']), include_package_data=True, zip_safe=False,
       python_requires='>='+cfg['min_python'], install_requires=cfg['requirements'].split()+cfg['decord_requirements'].split('|'),
-      extras_require={o: cfg[f'{o}_requirements'].split() for o in ('dev', 'browser')},
+      extras_require={o: cfg[f'{o}_requirements'].split() for o in ('onnx', 'dev', 'browser')},
       entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]))

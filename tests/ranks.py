@@ -1,7 +1,7 @@
 """What processes of a training do and find out: `python ranks.py FOLDER` writes FOLDER/W-R.safetensors for process R of W, for one to three processes.
 
 They are forked from one process that has imported everything."""
-import hashlib, os, signal, sys, traceback
+import faulthandler, hashlib, os, signal, sys, traceback
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastai.metrics import accuracy
 from vidbook.all import (Accumulate, AverageWeights, ClipGradients, MeanClassAccuracy, MultiView, SaveTraining, VideoDataLoaders, VidbookError, dl_ids,
                          evaluate, from_folders, free_port, join_processes, leave_processes, of_everyone, predictions, processes, save_state, scaled_lr, set_seed,
                          torch_opt, tsm_slim, video_learner)
+from vidbook.learner import saving
 
 sizes = range(1, 18)
 
@@ -105,16 +106,23 @@ def training(table):
                 same=len({*of_everyone(digest(learn.model))}) == 1, callbacks=sorted(o.name for o in learn.cbs), lr=learn.opt.hypers[0]['lr'])
 
 
+class Looks:
+    "Counts how often a process looks into the folder of a training"
+    def __init__(self): self.n, self.list_saves = 0, saving.list_saves
+    def __call__(self, folder): self.n += 1; return self.list_saves(folder)
+
+
 def resume(table, folder):
     "A training that is interrupted within an epoch, in all processes, and goes on"
+    looks = saving.list_saves = Looks()
     def fit(folder, stop=0):
         learn = learner(table, 2)
-        with learn.distributed(), learn.no_bar(): learn.fit(2, .01, cbs=[SaveTraining(folder, iters=1, monitor=None), Stop(stop)])
+        with learn.distributed(), learn.no_bar(): learn.fit(2, .01, cbs=[SaveTraining(folder, epochs=2, iters=1), Stop(stop)])
         return digest(learn.model)
     whole = fit(folder/'whole')
     try: fit(folder/'cut', 13//(2*processes()[1]) + 2)
     except KeyboardInterrupt: saves = sorted(o.name for o in (folder/'cut').iterdir())
-    return dict(same=fit(folder/'cut') == whole, saves=saves)
+    return dict(same=fit(folder/'cut') == whole, saves=saves, looks=looks.n)
 
 
 def complaint(function):
@@ -149,14 +157,14 @@ def everything(root, folder):
     bad = cut(from_folders(root/'broken'), 7, 12)
     found = dict(evaluation=evaluation(table), broken=broken(bad), training=training(table))
     world = processes()[1]
-    if world > 1: found |= dict(differing=differing(table), export=export(table, folder))
-    if world == 2: found |= dict(resume=resume(table, folder))
+    if world > 1: found |= dict(differing=differing(table), export=export(table, folder), resume=resume(table, folder))
     return found
 
 
 def work(root, rank, world, port):
     "One process"
     os.environ |= dict(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    faulthandler.dump_traceback_later(900, exit=True)                        # one that stands still says where
     if rank == 0: os.chdir(root)
     torch.set_num_threads(1)
     folder = root/f'world{world}'

@@ -47,3 +47,13 @@ def test_an_unknown_command_and_a_wrong_word(capsys):
         assert main(words) == 1
         told = capsys.readouterr().err
         assert told.count('\n') == 1 and told.startswith(f'vidbook {words[0]}: ')
+
+
+def test_a_selftest_that_stands_still_ends_and_says_where(tmp_path, capsys):
+    "With all that it has started"
+    from vidbook.cli.selftest import run_step
+    (tmp_path/'child.py').write_text('import time\nprint("1 passed", flush=True)\ndef stand(): time.sleep(600)\nstand()')
+    (tmp_path/'main.py').write_text('import subprocess, sys\nsubprocess.run([sys.executable, "child.py"])')
+    assert not run_step([sys.executable, 'main.py'], 'passed', tmp_path, limit=5)
+    told = capsys.readouterr().out
+    assert 'child.py", line 3 in stand' in told and 'main.py", line 2' in told

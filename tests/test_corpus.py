@@ -20,6 +20,12 @@ readers = 'pyav', 'decord', 'opencv'
 def cases(tmp_path_factory): return {case.name: case for case in make_corpus(tmp_path_factory.mktemp('corpus'))}
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_getscheduler'), reason='priorities are asked of Linux')
+def test_the_process_keeps_its_priority(cases):
+    "Or all that it starts later would take the machine for itself, and processes that wait for each other would never come to an end"
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 def test_every_reader_gives_the_frame_or_an_error(cases):
     table = check_readers(cases.values(), readers)
     assert not [(name, *row) for name,row in table.iterrows() if row.str.contains('WRONG').any()]
@@ -51,13 +57,14 @@ def test_500_spoilt_files(cases, tmp_path, capfd):
         marked[name].write_bytes(cases[name].path.read_bytes() + b'\0\0\0\x18free' + b'MARKED BYTES\0'*2)
     items = [(str(path), seed) for path in marked.values() for seed in range(-(-500//len(marked)))][:500]
     with KillableExecutor(2, limit=30, memory=6e9) as executor:
+        start = max(o.result for o in map_files(peak_memory, [1, 2], executor, progress=False))        # a fork begins with what its parent has
         done = [*map_files(partial(read_spoilt, folder=tmp_path, readers=('pyav',)), items, executor, progress=False),
                 *map_files(partial(read_spoilt, folder=tmp_path, readers=('decord', 'opencv')), items[::4], executor, progress=False)]
         memory = max(o.result for o in map_files(peak_memory, [1, 2], executor, progress=False))
     assert len(done) == 625 and not [(o.item, o.error) for o in done if o.error]
     outcomes = [outcome for o in done for outcome in o.result.values()]
     assert {'frames', 'error'} < set(outcomes)                   # the damage is neither too great nor too small
-    assert memory < 1.5e9                                        # FFmpeg believes a header's number of samples
+    assert memory-start < 1.2e9                                  # FFmpeg believes a header's number of samples
     assert sorted(tmp_path.iterdir()) == sorted(marked.values())
     printed = ''.join(capfd.readouterr())
     assert 'MARKED' not in printed and all(o.isprintable() or o in '\n\r\t' for o in printed)

@@ -1,15 +1,16 @@
 "Several processes on one machine: they validate as one does, learn what one learns, end together, and start by every launcher"
-import os, re, shlex, stat, subprocess, sys
+import io, os, re, shlex, stat, subprocess, sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
 from vidbook.data.squares import make_squares
-from vidbook.learner.launch import LaunchError, free_port, launch, launch_command
+from vidbook.learner.launch import LaunchError, _end, free_port, launch, launch_command
 from vidbook.learner.state import load_state
 
 worlds = 2, 3
@@ -81,8 +82,12 @@ def test_equal_batches_give_equal_weights(found, world):
     assert any(not torch.equal(one['weights'][k], v) for k,v in one['average'].items())
 
 
-def test_an_interrupted_training_goes_on_in_all(found):
-    for o in found[2]: assert o['resume']['same'] and 'epoch0001-batch000001' in o['resume']['saves']
+@pytest.mark.parametrize('world', worlds)
+def test_an_interrupted_training_goes_on_in_all(found, world):
+    "Of the three fits the first process alone looks more than once into the folder, as it alone changes what is there"
+    for rank,o in enumerate(o['resume'] for o in found[world]):
+        assert o['same'] and 'epoch0001-batch000001' in o['saves']
+        assert rank == 0 or o['looks'] == 3
 
 
 @pytest.mark.parametrize('world', worlds)
@@ -123,11 +128,16 @@ def script(tmp_path):
 
 
 def run(command, cwd=None, **env):
+    "What a command prints; one that stands still ends with all that it has started, which would hold on to its output"
     words = command if isinstance(command, list) else shlex.split(command)
-    done = subprocess.run(words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
-                          env=os.environ | dict(CUDA_VISIBLE_DEVICES='', PYTHONPATH=str(here.parent)) | env)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    process = subprocess.Popen(words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env=os.environ | dict(CUDA_VISIBLE_DEVICES='', PYTHONPATH=str(here.parent)) | env)
+    try: said, _ = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        pytest.fail(f'{words}: not done within 600 s: {process.communicate()[0][-3000:]}')
+    assert process.returncode == 0, said[-3000:]
+    return said
 
 
 def program(path, text):
@@ -196,18 +206,53 @@ def die(how):
     of_everyone(0)
     if processes()[0] == 1:
         if how == 'killed': os.kill(os.getpid(), signal.SIGKILL)
+        for i in range(3000*(how == 'prints')): print(f'row: {i}')
         raise ValueError('clip 17 has no frames')
     of_everyone(1)                                                                  # waits for the one that is no more
 
 
 @pytest.mark.parametrize('how, words', [('raises', r'process 1 has failed: ValueError: clip 17 has no frames\n\nTraceback(?s:.*)in die'),
+                                        ('prints', r'process 1 has failed: ValueError: clip 17 has no frames\n\nTraceback(?s:.*)in die'),
                                         ('killed', 'process 1 has ended by SIGKILL')])
 def test_a_process_that_dies_ends_all(how, words):
     with pytest.raises(LaunchError, match=words): launch(die, how, n=3, cpu=True)
 
 
+class Cell(io.StringIO):
+    "The output of a cell; calls `answer` when two processes have told their numbers"
+    def __init__(self, answer): super().__init__(); self.answer = answer
+    def write(self, text):
+        super().write(text)
+        if len(self.pids()) == 2: self.answer()
+    def pids(self): return [int(o) for o in re.findall(r'process (\d+) waits\n', self.getvalue())]
+
+
+def wait_for(path):
+    import os, time
+    from pathlib import Path
+    print(f'process {os.getpid()} waits')
+    end = time.monotonic() + 60
+    while not (there := Path(path).exists()) and time.monotonic() < end: time.sleep(.05)
+    print('answered' if there else 'waited in vain')
+
+
+def test_the_log_comes_while_processes_run(tmp_path, monkeypatch):
+    "They go on when what they have printed was seen"
+    cell = Cell((tmp_path/'go').touch)
+    monkeypatch.setattr(sys, 'stdout', cell)
+    launch(wait_for, tmp_path/'go', n=2, cpu=True)
+    assert cell.getvalue().count('answered') == 2
+
+
+def test_an_interrupted_cell_ends_its_processes(tmp_path, monkeypatch):
+    def interrupt(): raise KeyboardInterrupt
+    monkeypatch.setattr(sys, 'stdout', cell := Cell(interrupt))
+    with pytest.raises(KeyboardInterrupt): launch(wait_for, tmp_path/'never', n=2, cpu=True)
+    assert len(cell.pids()) == 2 and not any(map(psutil.pid_exists, cell.pids()))
+
+
 def test_launch_in_a_notebook(root, tmp_path):
-    "The log comes into the cell while processes run; result and failure, too"
+    "The log comes into the cell; result and failure, too"
     cells = ['from vidbook.all import *',
              'def job(folder, rate):\n    learn = video_learner(VideoDataLoaders.from_folder(folder, size=32, bs=4, num_workers=0), tsm_slim, metrics=accuracy)\n'
              '    with learn.distributed(): learn.fit(1, rate)\n    print("rank", processes()[0])\n    return learn.recorder.values',

@@ -226,3 +226,10 @@ def test_import_is_light():
     code = ('import sys, vidbook.io.video, vidbook.io.corpus, vidbook.io.sample, vidbook.io.write; '
             'print({"torch", "fastai", "pandas", "cv2", "decord", "torchcodec", "fsspec"} & set(sys.modules))')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'set()'
+
+
+def test_decord_does_not_spoil_opencv(cases):
+    "PNG is read after decord has been used; in a process of its own, as it matters who comes first"
+    code = (f'from vidbook.io.decoders import DecordReader; DecordReader({str(cases["no_b"].path)!r}).frames([0]); '
+            'import cv2, numpy; print(cv2.imdecode(cv2.imencode(".png", numpy.eye(8, dtype="uint8"))[1], 0))')
+    assert 'None' not in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout

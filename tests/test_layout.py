@@ -68,6 +68,20 @@ def test_all_is_complete():
     assert not missing
 
 
+def replaced(path):
+    "Methods of another module's class that are patched anew"
+    own, module = {o.name for o in ast.walk(tree(path)) if isinstance(o, ast.ClassDef)}, importlib.import_module(module_name(path))
+    for node in tree(path).body:
+        if not (isinstance(node, ast.FunctionDef) and any('patch' in ast.unparse(o) for o in node.decorator_list)): continue
+        for name in ast.unparse(node.args.args[0].annotation).split(' | '):
+            if name not in own and any(hasattr(o, node.name) for o in getattr(module, name).__bases__): yield f'{path.name}: {name}.{node.name}'
+
+
+def test_a_patch_only_adds():
+    "Notebooks are run one after the other in one process: what one of them replaces, for its own classes, the next ones get"
+    assert [where for p in modules() for where in replaced(p)] == ['checkpoint.py: VideoLearner.export']      # it writes a file, of no class of its own
+
+
 def kept_lambdas(path):
     "Lambdas that outlive their statement: assigned, returned, a default, or handed to a class"
     for node in ast.walk(tree(path)):

@@ -1,5 +1,5 @@
 "What notebooks cannot hold: other processes, killed writers, workers, several labels a video, real scores of the reference"
-import gzip, json, subprocess, sys, zlib
+import gzip, json, resource, signal, subprocess, sys, zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from vidbook.callbacks.precision import Bf16
 from vidbook.data.loaders import VideoDataLoaders
 from vidbook.data.spec import Views
 from vidbook.data.squares import make_squares
+from vidbook.export.publish import publish
 from vidbook.inference.ensemble import fuse
 from vidbook.inference.predict import Predictor
 from vidbook.interpret.classify import predictions
@@ -58,6 +59,18 @@ def test_a_writer_that_fails_leaves_the_old_export(learn, tmp_path, monkeypatch,
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     with pytest.raises(OSError): learn.export(tmp_path/'new')
     assert not list((tmp_path/'new').iterdir())
+
+
+def test_no_room_for_an_export(learn, tmp_path):
+    "The system refuses to write: one sentence says so, and what was there before stays"
+    folder = learn.export(tmp_path/'model'); before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    (soft, hard), old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(WeightsError, match='model could not be written .*File too large.*make room'): learn.export(folder)
+        with pytest.raises(WeightsError, match=r'safetensors could not be written \(File too large\): make room'): publish(learn, folder)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)); signal.signal(signal.SIGXFSZ, old)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_killed_between_the_two_files(learn, tmp_path):

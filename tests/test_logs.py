@@ -1,5 +1,5 @@
 "Logs of trainings that are broken off and go on; boards"
-import sys
+import resource, signal, sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,7 +15,7 @@ from vidbook.learner.classify import video_learner
 from vidbook.learner.saving import SaveTraining
 from vidbook.losses import ClassificationLoss, NamedLoss
 from vidbook.models.tsm import tsm_slim
-from vidbook.utils import set_seed
+from vidbook.utils import VidbookError, set_seed
 
 timed = ['data_time', 'iter_time', 'eta_s', 'memory_mb']
 
@@ -61,6 +61,20 @@ def test_each_process_has_its_log(table, tmp_path, monkeypatch):
     learner(table).fit(1, cbs=LogTraining(tmp_path, debug=True))
     assert [o.name for o in tmp_path.iterdir()] == ['process1.log']
     assert len((tmp_path/'process1.log').read_text().splitlines()) == 1 + 5 + 1
+
+
+def test_no_room_for_a_row(table, tmp_path):
+    "The system refuses to write: the file is named, the rows before stay, and the training goes on later"
+    class Full(Callback):
+        order = 5
+        def after_batch(self):
+            if self.training and self.train_iter == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
+    (soft, hard), old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(VidbookError, match=r'train\.csv could not be written \(File too large\); .*make room'):
+            learner(table).fit(1, 1e-2, cbs=[LogTraining(tmp_path, every=1), Full()])
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)); signal.signal(signal.SIGXFSZ, old)
+    assert read_log(tmp_path)['step'].tolist() == [1, 2, 3]
 
 
 def test_boards_get_the_rows(table, tmp_path, monkeypatch):

@@ -192,3 +192,48 @@ def test_as_a_script(got, capsys):
     assert done.returncode == 1 and done.stderr == 'ucf101: 3 classes where 101 are expected; download the archive again.\n'
     assert run_recipe(recipe.ucf101, [str(work/'UCF101.rar'), str(v), '--dest', str(work/'out')]) == 1
     assert 'unrar x' in (said := capsys.readouterr().err) and 'give the folder instead' in said and len(said.splitlines()) == 1
+
+
+# ---- HMDB51 -----------------------------------------------------------------------------------------------------------------------
+hmdb_spec = importlib.util.spec_from_file_location('hmdb51_recipe', root/'data_recipes'/'hmdb51.py')
+hmdb = importlib.util.module_from_spec(hmdb_spec); hmdb_spec.loader.exec_module(hmdb)
+
+hmdb_clips = {c: [f'{film}_{c}_u_nm_np1_ba_goo_{i}.avi' for film in ('April_09', 'Who&_(I);[Am]!', 'v2.0') for i in (0, 1)] for c in ('wave', 'brush_hair')}
+hmdb_counts = dict(classes=2, videos=12, train=(4, 4, 4), valid=(4, 4, 4))
+
+
+def hmdb_lists(end=' \n'):
+    "One film to train with, one to test, one for neither, in turn"
+    out = {}
+    for label, names in hmdb_clips.items():
+        for k in (1, 2, 3): out[f'testTrainMulti_7030_splits/{label}_test_split{k}.txt'] = ''.join(f'{o} {(i//2+k) % 3}{end}' for i, o in enumerate(names))
+    return out
+
+
+@pytest.fixture
+def hmdb_got(tmp_path):
+    videos = {f'hmdb51_org/{label}/{o}': o for label, names in hmdb_clips.items() for o in names}
+    return tmp_path, zipped(tmp_path/'lists.zip', hmdb_lists()), zipped(tmp_path/'videos.zip', videos)
+
+
+def test_hmdb51(hmdb_got):
+    work, lists_, videos = hmdb_got
+    df = check_table(read_table(hmdb.prepare(lists_, videos, work/'out', counts=hmdb_counts)))
+    assert df.attrs['vocab'] == ['brush_hair', 'wave'] and len(df) == 8 and df['split'].value_counts().to_dict() == dict(train=4, valid=4)
+    assert set(df[df['split'] == 'train']['source']) == {'April_09'} and set(df[df['split'] == 'valid']['source']) == {'Who&_(I);[Am]!'}
+    for k in (1, 2, 3):
+        for split, name in dict(train='train', valid='val').items():
+            listed = check_table(read_video_list(work/'out'/f'hmdb51_{name}_split_{k}_videos.txt', work/'out'/'videos', df.attrs['vocab'], split))
+            assert len(listed) == 4 and set(listed['label']) == {'brush_hair', 'wave'}
+    third = read_table(hmdb.prepare(lists_, videos, work/'out', 3, counts=hmdb_counts))
+    assert set(third[third['split'] == 'train']['source']) == {'Who&_(I);[Am]!'} and third['split'].equals(third['split3'])
+
+
+@pytest.mark.parametrize('old, new, why', [(' 1 \n', ' 7 \n', 'is not a file name and 0, 1 or 2'), (' 1 \n', ' 0 \n', 'training videos in split 1'),
+                                           ('goo_0.avi', 'goo_9.avi', 'is not in all three splits')])
+def test_hmdb51_lists_that_do_not_fit(hmdb_got, old, new, why):
+    work, _, videos = hmdb_got
+    files, key = hmdb_lists(), 'testTrainMulti_7030_splits/wave_test_split1.txt'
+    files[key] = files[key].replace(old, new)
+    with pytest.raises(TableError, match=why): hmdb.prepare(zipped(work/'lists.zip', files), videos, work/'out', counts=hmdb_counts)
+    assert not (work/'out'/'hmdb51.csv').exists()

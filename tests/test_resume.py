@@ -1,19 +1,24 @@
 "Trainings that are killed, at any moment, end as if nothing had happened; disks that are full; several processes"
-import multiprocessing, os, random, resource, shutil, signal, socket, time
+import multiprocessing, os, random, resource, shutil, signal, time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy
+from fastai.optimizer import Adam
 from safetensors.torch import load_file
 
+from pair import run_pair
 from vidbook.callbacks.averaging import AverageWeights
+from vidbook.callbacks.distill import Distill
 from vidbook.callbacks.gradients import Accumulate, ClipGradients
-from vidbook.callbacks.schedule import FollowSchedule, cosine_schedule
+from vidbook.callbacks.schedule import Cosine, FollowSchedule, Linear, Schedule, cosine_schedule
 from vidbook.data.loaders import VideoDataLoaders
 from vidbook.data.squares import make_squares
 from vidbook.io.sample import Clip
 from vidbook.learner import distributed, saves, saving   # the first for learn.distributed
+from vidbook.learner.checkpoint import load_learner, load_network
 from vidbook.learner.classify import video_learner
 from vidbook.learner.optim import Rule, torch_opt
 from vidbook.learner.saves import TrainingError, list_saves
@@ -39,6 +44,11 @@ def learner(table, num_workers=0, seed=0, bs=4, **kw):
 
 
 def how(): return [FollowSchedule(cosine_schedule(epochs, warmup=1)), Accumulate(2), ClipGradients(1.), AverageWeights(.8)]
+
+
+def teacher(seed=9):
+    "A network that draws nothing from the generators of the training"
+    with torch.random.fork_rng(): torch.manual_seed(seed); return tsm_slim(4, widths=(8, 8, 16, 16))
 
 
 class Tell(Callback):
@@ -147,31 +157,77 @@ def test_a_process_that_does_not_see_the_folder_says_so(table, tmp_path, monkeyp
         learner(table).fit(1, 1e-2, cbs=SaveTraining(tmp_path/'run'))
 
 
-def train_shared(rank, port, table, folder, seed, stop, pipe):
+class Stop(Callback):
+    "Breaks a training off, as Ctrl-C does"
+    order, at = 1000, None                                              # of the class: neither a setting nor a state
+    def after_batch(self):
+        if self.training and self.train_iter == Stop.at: raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('again', [False, True], ids=['another learner', 'the same learner'])
+@pytest.mark.parametrize('opt,scale', [(Adam, None), (torch_opt('SGD', momentum=.9), None), (torch_opt('AdamW'), 2.**20)], ids=['Adam of fastai', 'SGD', 'float16'])
+def test_gradients_scales_and_schedules_go_on(table, tmp_path, opt, scale, again):
+    "Broken off while gradients wait for their step, the scale is still sought, and momentum and weight decay are on their way"
+    def make(seed=0):
+        learn = learner(table, seed=seed, opt_func=opt)
+        return learn.to_fp16(init_scale=scale, growth_interval=2) if scale else learn
+    def fit(learn, at, *saves):
+        Stop.at, schedule = at, FollowSchedule(Schedule(2, Linear(0, 1), mom=Linear(first=.6), wd=Cosine(low_ratio=.1)))
+        try: learn.fit(2, 1e-2, cbs=[schedule, Accumulate(2), ClipGradients(1.), AverageWeights(.8), Stop(), *saves])
+        except KeyboardInterrupt: pass
+        return learn
+    whole, learn = fit(make(), None), make()
+    for seed, at in ((1, 4), (2, 8), (3, None)):
+        fit(learn, at, SaveTraining(tmp_path, iters=3))
+        if at and not again: learn = make(seed)
+    assert same(learn, whole.model.state_dict()) and not same(make(), whole.model.state_dict())
+
+
+def test_a_taught_training_goes_on_with_its_teacher(table, tmp_path):
+    def fit(folder, at=None, seed=0, net=None):
+        Stop.at, learn = at, learner(table, seed=seed)
+        learn.fit(2, 1e-2, cbs=[*how(), Distill(net or teacher(), 'dist'), SaveTraining(folder, iters=2), Stop()])
+        return learn
+    whole = fit(tmp_path/'whole')
+    with pytest.raises(KeyboardInterrupt): fit(tmp_path/'run', at=7)
+    last = list_saves(tmp_path/'run')[-1]
+    assert load_file(last.path/'model.safetensors').keys() == whole.model.state_dict().keys()
+    assert load_state(last.path/'process0.safetensors')['own']['callbacks']['distill'] == {}
+    with pytest.raises(TrainingError, match='callbacks: distill: .*weights'): fit(tmp_path/'run', net=teacher(10))
+    assert same(fit(tmp_path/'run', seed=50), whole.model.state_dict())
+    net, card = load_network(whole.export(tmp_path/'student'))
+    assert net.state_dict().keys() == whole.model.state_dict().keys() and card.arch.endswith('tsm_slim')
+
+
+def test_what_was_exported_or_published_teaches(table, tmp_path):
+    "It sees the clips of its own specification: here four frames of 32 pixels, of clips with eight of 40, normalised otherwise"
+    first, seen = learner(table), []
+    dls = VideoDataLoaders.from_table(table, Clip(n=8), 40, bs=4, num_workers=0, device=torch.device('cpu'), mean=(127.5,)*3, std=(127.5,)*3)
+    known = load_learner(first.export(tmp_path/'teacher'))
+    preset = SimpleNamespace(clip_spec=lambda: known.dls.spec, vocab=[*dls.vocab][::-1], model=lambda pretrained: known.model)
+    known.model.register_forward_hook(lambda m, x, out: seen.append(x[0]))
+    for o,columns in ((known, None), (preset, [3, 2, 1, 0])):
+        student = video_learner(dls, tsm_slim, arch_kw=dict(widths=(8, 8, 16, 16)))
+        with student.no_bar(), student.no_logging(): student.fit(1, 1e-3, cbs=[distill := Distill(o)])
+        assert distill.teacher.columns == columns
+    assert {tuple(o.shape[1:]) for o in seen} == {(3, 4, 32, 32)} and not known.model.training
+    assert all(o.shape == (4, 3, 4, 32, 32) and -3 < o.min() < o.max() < 3 for o in seen)
+
+
+def train_shared(rank, pipe, table, folder, seed, stop):
     "One of two processes; both stop after so many iterations"
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     saving.training_plan = without(saving.training_plan, 'tell')
     learn = learner(table, seed=seed + rank, bs=2)
     def say(what):
         if learn.train_iter == stop: pipe.send(None); os.kill(os.getpid(), signal.SIGKILL)
-    with learn.distributed(): learn.fit(2, 1e-2, cbs=[Accumulate(2), AverageWeights(.8), Tell(say), SaveTraining(folder, iters=2)])
+    with learn.distributed(): learn.fit(2, 1e-2, cbs=[Accumulate(2), AverageWeights(.8), Distill(teacher()), Tell(say), SaveTraining(folder, iters=2)])
     pipe.send({k: v.tolist() for k,v in learn.model.state_dict().items()})
 
 
 def test_two_processes_go_on_together(table, tmp_path):
     "Each with its own state: both are killed in the second epoch, and go on with another seed"
-    context, ends = multiprocessing.get_context('forkserver'), []
-    context.set_forkserver_preload(['vidbook.learner.saving', 'vidbook.learner.distributed', 'vidbook.data.loaders'])
-    for seed, stop, folder in ((0, 99, 'whole'), (0, 8, 'killed'), (50, 99, 'killed')):
-        with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-        pipes = [context.Pipe(duplex=False) for _ in range(2)]
-        both = [context.Process(target=train_shared, args=(i, port, table, tmp_path/folder, seed, stop, pipes[i][1])) for i in range(2)]
-        for o in both: o.start()
-        for i, (ours, theirs) in enumerate(pipes):
-            theirs.close()
-            assert ours.poll(60), f'process {i} stands still'
-            ends.append(ours.recv())
-        for o in both: o.join()
+    ends = []
+    for seed, stop, folder in ((0, 99, 'whole'), (0, 8, 'killed'), (50, 99, 'killed')): ends += run_pair(train_shared, table, tmp_path/folder, seed, stop)
     assert ends[0] == ends[1] == ends[4] == ends[5] and ends[2] is ends[3] is None
     last = list_saves(tmp_path/'killed')[-1]
     assert last.processes == 2 and sorted(last.files) == ['model.json', 'model.safetensors', 'process0.safetensors', 'process1.safetensors']

@@ -11,18 +11,21 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
 from vidbook.callbacks.averaging import AverageWeights
+from vidbook.callbacks.distill import Distill
 from vidbook.callbacks.freezing import FreezeNorms, FreezeStages
 from vidbook.callbacks.gradients import Accumulate, ClipGradients
 from vidbook.callbacks.multiview import MultiView
 from vidbook.callbacks.precision import Fp16
 from vidbook.callbacks.schedule import Cosine, FollowSchedule, Linear, Schedule, Steps, schedule_curves
 from vidbook.callbacks.validation import ValidateEvery
-from vidbook.learner.classify import VideoLearner, video_learner
+from vidbook.data.mix import Blend
+from vidbook.learner.classify import VideoLearner, loss_for, video_learner
 from vidbook.learner.optim import Rule, torch_opt
 from vidbook.learner.rehearse import learner_curves      # registers learners
-from vidbook.losses import MultiTagLoss
+from vidbook.losses import AuxiliaryLoss, MultiTagLoss
 from vidbook.metrics.recognition import MeanAveragePrecision, tag_average_precision
 from vidbook.models.slowonly import slowonly_slim
+from vidbook.models.tsn import tsn_slim
 from vidbook.utils import set_seed
 
 
@@ -159,3 +162,42 @@ def test_missing_tags_train_and_measure():
         scores, targets = learn.get_preds()
         with pytest.raises(ValueError, match="average='score'"): learn.validate(cbs=MultiView())
     assert value == pytest.approx(tag_average_precision(scores, targets, categories)['mean'])
+
+
+def teacher():
+    set_seed(5)
+    return tsn_slim(3, widths=(8, 8, 16, 16))
+
+
+def test_a_teacher_is_heard_alike_in_accumulated_batches():
+    def one(bs, n, **kw):
+        cbs = [FreezeNorms(), Accumulate(n), Distill(teacher(), **kw)]
+        return fit(learner(loaders(14, bs), opt_func=torch_opt('SGD', momentum=.9)), 2, .02, cbs=cbs)
+    large = one(12, 1)
+    torch.testing.assert_close(one(4, 3), large, rtol=1e-4, atol=1e-6)
+    assert (one(4, 3, weight=.1)-large).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('how', ['logits', 'dist'])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_a_teacher_is_asked_in_the_precision_of_the_student_and_stays_as_it_is(how, precision):
+    net, seen = teacher(), []
+    net.head.fc_cls.register_forward_hook(lambda m, x, out: seen.append(out.dtype))
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    set_seed(0)
+    learn = VideoLearner(loaders(), nn.Sequential(nn.Flatten(), nn.Linear(1536, 3)), loss_func=CrossEntropyLossFlat())   # no convolution of a pixel, whose
+    keys, learn = list(learn.model.state_dict()), getattr(learn, f'to_{precision}')()                                       # bfloat16 gradients may be NaN
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, .01, cbs=[distill := Distill(net, how), AverageWeights(.5), ClipGradients(1.), Accumulate(2)])
+    assert set(seen) == {dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[precision]} and len(seen) == 8      # none in validations
+    assert all(torch.equal(v, before[k]) for k,v in net.state_dict().items()) and all(p.grad is None for p in net.parameters())
+    assert list(distill.loss_parts) == ['loss_labels'] + dict(logits=['loss_logits'], dist=['loss_inter', 'loss_intra'])[how]
+    assert sum(distill.loss_parts.values()).isfinite() and list(learn.model.state_dict()) == keys
+
+
+def test_a_student_with_auxiliary_results_and_blended_clips_is_taught():
+    class Two(nn.Module):
+        def __init__(self): super().__init__(); self.net = slowonly_slim(3)
+        def forward(self, x): out = self.net(x); return (out, out) if self.training else out
+    learn = VideoLearner(loaders(), Two(), loss_func=loss_for(None, given=AuxiliaryLoss()))
+    fit(learn, 1, .01, cbs=[Distill(teacher()), Blend()])
+    assert learn.recorder.losses[-1].isfinite()

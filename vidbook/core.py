@@ -30,6 +30,7 @@ def displayable(
 # %% ../nbs/core.ipynb #4c309d72
 class TensorVideo(TensorBase):
     "A clip of pictures, `(C, T, H, W)`, with views or a batch in front"
+    dims = 4 # Of one of them
     def show(self,
         ctx=None, # Matplotlib axes to draw on, new ones if None
         title=None, # Above the strip

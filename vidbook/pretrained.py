@@ -14,21 +14,27 @@ import torch
 from .io.weights import WeightsError, read_state
 
 # %% ../nbs/pretrained.ipynb #f5814d37
-def _renamed(key, table):
-    "`key` after all replacements of a table; None where the table says that it is not needed"
-    for pattern, replacement in table:
-        if replacement is not None: key = re.sub(pattern, replacement, key)
-        elif re.search(pattern, key): return None
-    return key
+def _converted(entries, function):
+    "Entries (name here, name in the file, tensor) after a function of a table; none where the function says that it has nothing to do with these"
+    state, files = function({new: v for new, _, v in entries}), {id(v): old for _, old, v in entries}
+    return [(new, files.get(id(v), 'computed'), v) for new, v in (state or {}).items()]
+
+def _translated(state, table):
+    "Entries (name here, name in the file, tensor) after all steps of a table"
+    entries = [(k, k, v) for k, v in state.items()]
+    for step in [table] if callable(table) else table:
+        if callable(step): entries = _converted(entries, step)
+        elif step[1] is None: entries = [e for e in entries if not re.search(step[0], e[0])]
+        else: entries = [(re.sub(*step, new), old, v) for new, old, v in entries]
+    return entries
 
 def _find_names(model, state):
     "Model's name -> (name in the file, tensor), by the table that finds most of them"
     own, found = model.state_dict().keys(), {}
-    tables = [[_renamed(k, t) for k in state] for t in [(), *getattr(model, 'key_tables', ())]]
-    names = max(tables, key=lambda names: len(own & set(names)))
-    for new, (old, value) in zip(names, state.items()):
+    tables = [_translated(state, t) for t in [(), *getattr(model, 'key_tables', ())]]
+    for new, old, value in max(tables, key=lambda entries: len(own & {e[0] for e in entries})):
         if new in found: raise WeightsError(f'the weights have {found[new][0]} and {old}, both of which are {new} here: remove one of them')
-        if new is not None: found[new] = old, value
+        found[new] = old, value
     return found
 
 # %% ../nbs/pretrained.ipynb #6516dedb
@@ -36,11 +42,16 @@ def _is_needed(model):
     "Names that a file must have: parameters and running statistics; other buffers a model computes for itself"
     return {n for n, _ in model.named_parameters()} | {n for n, _ in model.named_buffers() if 'running_' in n.rpartition('.')[2]}
 
+def _counts(value):
+    "Is it something that a network could have learned?"
+    return value.is_floating_point() or value.is_complex()
+
 def _row(name, target, found):
     "What becomes of one entry"
     old, value = found or ('', None)
     fits = value is not None and target is not None and value.shape == target.shape
     status = 'loaded' if fits else 'missing' if value is None else 'unexpected' if target is None else 'wrong shape'
+    if fits and target.is_floating_point() > value.is_floating_point(): status = 'wrong kind'          # such as quantized ones
     shape, file_shape = (None if t is None else tuple(t.shape) for t in (target, value))
     return dict(name=name, status=status, shape=shape, file=old, file_shape=file_shape)
 
@@ -57,8 +68,8 @@ def load_weights(
     "Load weights of exactly this network; anything missing, left over or misshapen is an error"
     found, own, needed = _find_names(model, read_state(source)), model.state_dict(), _is_needed(model)
     rows = [_row(n, own.get(n), found.get(n)) for n in dict.fromkeys([*own, *found])]
-    bad = [r for r in rows if r['status'] == 'wrong shape' or (r['status'] == 'missing' and r['name'] in needed)
-           or (r['status'] == 'unexpected' and found[r['name']][1].is_floating_point())]
+    bad = [r for r in rows if r['status'] in ('wrong shape', 'wrong kind') or (r['status'] == 'missing' and r['name'] in needed)
+           or (r['status'] == 'unexpected' and _counts(found[r['name']][1]))]
     if bad:
         counts = ', '.join(f'{n} {status}' for status, n in pd.Series([r['status'] for r in bad]).value_counts().items())
         raise WeightsError(f'these weights do not fit the model: {counts} of {len(rows)} entries. '
@@ -71,6 +82,7 @@ def load_weights(
 # %% ../nbs/pretrained.ipynb #cbea9a48
 def _fitted(model, name, value, target):
     "`value` for the entry `target` of a model and how it got there; None if it does not fit"
+    if not value.is_floating_point(): return None, 'left'
     if value.shape == target.shape: return value, 'loaded'
     if value.ndim == 4 and target.ndim == 5: value = value[:, :, None]
     if value.ndim == target.ndim == 5 and value.shape == target[:, :, :1].shape: return (value/target.shape[2]).expand(target.shape), 'inflated'
@@ -81,7 +93,7 @@ def _print_report(rows, share, unused):
     "How much of each part of a model came from a file, and what of the file was of no use"
     table, left = pd.DataFrame(rows), [r['name'] for r in rows if r['status'] == 'left']
     parts = table.name.str.extract(r'^([^.]+(?:\.[^.]+)?)', expand=False).rename('part')
-    print(f'{share:.0%} of the body comes from these weights', pd.crosstab(parts, table.status.rename(None)), sep='\n')
+    print(f'{share:.0%} of the body comes from these weights', pd.crosstab(parts, table.status).rename_axis(columns=None), sep='\n')
     for what, names in (('left as they were', left), ('in the file and not used', unused)):
         if names: print(f'{what}: {", ".join(names[:6])}' + (f' ... ({len(names)})' if len(names) > 6 else ''))
 

@@ -18,6 +18,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from torch.nn.utils import get_total_norm
 
+from .gradients import Accumulate
 from ..utils import VidbookError, atomic_path, lazy_import, what_is
 
 # %% ../../nbs/callbacks/logs.ipynb #6101be73
@@ -40,8 +41,10 @@ class LogFile:
 
     def add(self, row:dict):
         "Append a row"
-        if new := [o for o in row if o not in self.names]: self.write(self.read(), self.names + new)
-        with open(self.path, 'a', encoding='utf-8', newline='') as f: csv.DictWriter(f, self.names, lineterminator='\n').writerow(row)
+        try:
+            if new := [o for o in row if o not in self.names]: self.write(self.read(), self.names + new)
+            with open(self.path, 'a', encoding='utf-8', newline='') as f: csv.DictWriter(f, self.names, lineterminator='\n').writerow(row)
+        except OSError as e: raise VidbookError(f'{self.path} could not be written ({e.strerror}); what it tells so far is whole: make room.') from e
 
     def keep(self, columns, most):
         "Drop the rows behind `most`, which a training that goes on will write again"
@@ -113,7 +116,7 @@ class LogTraining(Callback):
         self.due = (self.train_iter + 1) % self.every == 0 or self.iter + 1 == self.n_iter
 
     def before_step(self):
-        if self.due: self.norm = gradient_norm(self.learn.model)
+        if self.due or self.learn._grab_cbs(Accumulate): self.norm = gradient_norm(self.learn.model)   # a step may be for several rows
 
 # %% ../../nbs/callbacks/logs.ipynb #8970aea2
 @patch
@@ -133,11 +136,15 @@ def note(self:LogTraining, text):
     "A line in the log of this process"
     if self.log: self.log.debug(text)
 
+def _parts(learn):
+    "Losses by name: those of the loss, and of callbacks that add some"
+    return getattr(learn.loss_func, 'parts', {}) | {k: v for cb in learn.cbs for k,v in vars(cb).get('loss_parts', {}).items()}
+
 @patch
 def after_batch(self:LogTraining):
     if not self.fitting: return
     now = perf_counter()
-    parts = {'loss': self.learn.loss.detach(), **getattr(self.learn.loss_func, 'parts', {}), 'data_time': self.waited, 'iter_time': now - self.since}
+    parts = {'loss': self.learn.loss.detach(), **_parts(self.learn), 'data_time': self.waited, 'iter_time': now - self.since}
     self.sums = {k: self.sums.get(k, 0) + v for k,v in parts.items()} | {'n': self.sums.get('n', 0) + 1}
     self.since = now
     if self.debug: self.note(f'epoch {self.epoch} iteration {self.iter} loss {parts["loss"]:.6g} data {self.waited:.3f} s')

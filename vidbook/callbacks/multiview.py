@@ -13,6 +13,7 @@ from fastai.losses import BCEWithLogitsLossFlat
 from fastai.torch_core import to_device
 from fastcore.basics import noop
 
+from ..core import TensorVideo
 from ..data.loaders import views_dl
 from ..data.spec import Views
 
@@ -50,6 +51,7 @@ class MultiView(Callback):
             raise ValueError("classes that do not exclude each other have no softmax: give MultiView(average='score')")
         self.plain_dl,self.chunk = self.learn.dl,self.max_views or getattr(self.learn.dl, 'bs', None) or 1
         if self.views != Views(): self.learn.dl = views_dl(self.learn.dl, self.views)
+        self.dims = getattr(getattr(self.learn.dl, 'spec', None), 'clip_type', TensorVideo).dims
         self.place, self.tfms = next(self.learn.model.parameters()).device, None
         if hasattr(self.learn, 'held') and hasattr(self.learn.dl, 'new'): self._hold()
 
@@ -67,7 +69,7 @@ class MultiView(Callback):
     def before_batch(self):
         "All chunks but the last go through the model here, the last one as the learner's own batch"
         self.whole, self.learn.yb = self.learn.xb, to_device(self.learn.yb, self.place)
-        if self.whole[0].ndim != 6: self.learn.xb, self.whole = self._fetch(self.whole), None; return
+        if self.whole[0].ndim < self.dims+2: self.learn.xb, self.whole = self._fetch(self.whole), None; return
         *first, last = zip(*(x.flatten(0, 1).split(self.chunk) for x in self.whole))
         self.done = [self.learn.model(*self._fetch(xb)) for xb in first]
         self.learn.xb = self._fetch(last)

@@ -11,6 +11,10 @@ from fastai.callback.core import Callback, CancelStepException
 from fastai.torch_core import to_float
 
 # %% ../../nbs/callbacks/precision.ipynb #519a0169
+def _single(out):
+    "A result in float32; in tuples with names, too, which fastai's `to_float` cannot make anew"
+    return type(out)(*map(_single, out)) if hasattr(out, '_fields') else to_float(out)
+
 class Bf16(Callback):
     "Forward passes in bfloat16 by autocast, on CPU and GPU alike"
     order, dtype = 10, torch.bfloat16   # where fastai's MixedPrecision stands
@@ -20,7 +24,7 @@ class Bf16(Callback):
         self.learn.model.forward = cast(self.learn.model.forward)
 
     def _device(self): return next(self.learn.model.parameters()).device.type
-    def after_pred(self): self.learn.pred = to_float(self.learn.pred)
+    def after_pred(self): self.learn.pred = _single(self.learn.pred)
     def after_fit(self): self.put_back()
     def put_back(self):
         "The model's own forward again, also after an error"

@@ -27,6 +27,7 @@ class Piece:
     iters:bool=field(default=False, kw_only=True) # All that is said in epochs is meant in iterations, such as a warm-up of 500
 
     def __post_init__(self):
+        if self.begin < 0 or self.end is not None and self.end < self.begin: raise ValueError(f'{self}: give a begin from 0, and an end behind it.')
         if self.by_epoch and self.iters: raise ValueError(f'{self}: it moves once an epoch or is told in iterations, not both; drop one.')
 
     def __call__(self, value:float, base:float, step:int, n_iter:int, epochs:float)->float:
@@ -47,6 +48,10 @@ class Steps(Piece):
     "Times `factor` at each of the epochs `at`, counted from `begin`"
     at:tuple=()
     factor:float=.1
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.at, (tuple, list)): raise ValueError(f'Steps: at={self.at!r}; give a tuple of epochs, such as (20, 40).')
+
     def change(self, value, base, t, n, unit): return value*self.factor**sum(t >= int(o*unit) for o in self.at)
 
 @dataclass(frozen=True)
@@ -93,9 +98,12 @@ class Schedule:
     wd:tuple=() # and for weight decay
 
     def __post_init__(self):
+        if not self.epochs > 0: raise ValueError(f'Schedule: epochs={self.epochs}; give more than 0.')
         for name in ('lr', 'mom', 'wd'):
             pieces = getattr(self, name)
-            object.__setattr__(self, name, (pieces,) if isinstance(pieces, Piece) else tuple(pieces))
+            object.__setattr__(self, name, tuple(pieces) if isinstance(pieces, (tuple, list)) else (pieces,))
+            if other := [o for o in getattr(self, name) if not isinstance(o, Piece)]:
+                raise ValueError(f'Schedule: {name} has {other[0]!r}; give pieces, such as Linear(0, 5), Cosine(5).')
             late = [o for o in getattr(self, name) if o.begin >= self.epochs and not o.iters]
             if late: raise ValueError(f'Schedule: {late[0]} begins at epoch {late[0].begin:g}, when the training of {self.epochs:g} epochs is over.')
 
@@ -182,13 +190,16 @@ class FollowSchedule(Callback):
     def __init__(self, schedule:Schedule): self.schedule, self.names = schedule, [o for o in ('lr', 'mom', 'wd') if getattr(schedule, o)]
 
     def before_fit(self):
+        self.bases, self.begins = {}, True
+        if self.opt is None: return                          # a validation before any training
         if self.n_epoch > self.schedule.epochs:
             raise ValueError(f'The schedule is made for {self.schedule.epochs:g} epochs, not {self.n_epoch}.')
         lacking = [k for k in self.names if k not in self.opt.hypers[0]]
         if lacking: raise VidbookError(f'The schedule changes {lacking[0]!r}, which this optimizer has not (it has {", ".join(self.opt.hypers[0])}).')
-        self.bases, self.seen, self.hps = {k: [h[k] for h in self.opt.hypers] for k in self.names}, [], {k: [] for k in self.names}
+        self.bases = {k: [h[k] for h in self.opt.hypers] for k in self.names}
 
     def before_batch(self):
+        if self.begins: self.begins, self.seen, self.hps = False, [], {k: [] for k in self.names}    # a validation keeps what was seen
         step = self.epoch*self.n_iter + self.iter
         for k,bases in self.bases.items(): self.opt.set_hyper(k, np.array([self.schedule.at(step, self.n_iter, o, k) for o in bases]))
         self.seen += [dict(step=step, epoch=step/self.n_iter, group=g, **{k: h[k] for k in ('lr', 'mom', 'wd') if k in h})
@@ -197,3 +208,8 @@ class FollowSchedule(Callback):
 
     def after_fit(self):
         if hasattr(self.learn, 'recorder') and hasattr(self, 'hps'): self.recorder.hps = self.hps     # for plot_sched
+        self.put_back()
+
+    def put_back(self):
+        "The values that the training began with, so that the next one begins with them, too; also after an error"
+        for k,bases in vars(self).get('bases', {}).items(): self.opt.set_hyper(k, np.array(bases))

@@ -27,6 +27,7 @@ commands = dict(
     predict='vidbook.cli.predict:predict',
     zoo='vidbook.cli.zoo:zoo',
     publish='vidbook.cli.zoo:publish',
+    export='vidbook.cli.export:export_file',
     launch='vidbook.cli.launch:launch',
     doctor='vidbook.cli.doctor:doctor',
     selftest='vidbook.cli.selftest:selftest',

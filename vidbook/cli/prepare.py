@@ -27,6 +27,7 @@ tools = dict(
     frames='vidbook.data.prepare_frames:extract_frames',
     flow='vidbook.data.prepare_frames:extract_flow',
     audio='vidbook.data.prepare_frames:extract_audio',
+    mel='vidbook.data.sound:extract_mel',
     n_frames='vidbook.cli.prepare:n_frames',
     i3d='vidbook.cli.prepare:i3d',
     report='vidbook.cli.prepare:report',

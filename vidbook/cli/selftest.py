@@ -6,8 +6,9 @@
 __all__ = ['checkout', 'steps', 'run_step', 'selftest']
 
 # %% ../../nbs/cli/selftest.ipynb #314c0799
-import subprocess, sys
+import os, signal, subprocess, sys
 from pathlib import Path
+from threading import Timer
 
 import vidbook
 from ..utils import VidbookError
@@ -20,6 +21,8 @@ def checkout():
     raise VidbookError(f"{root} holds no settings.ini and tests/: selftest needs a checkout; clone vidbook and run pip install -e '.[dev]' there")
 
 # %% ../../nbs/cli/selftest.ipynb #7f86b480
+_patience = '-o', 'faulthandler_timeout=1500', '-o', 'faulthandler_exit_on_timeout=true'      # s; a test that stands still ends all, and says where
+
 def steps(
     n_workers:int, # Notebooks that run side by side
 )->dict: # Title -> (words of the command, what its output must hold)
@@ -27,18 +30,31 @@ def steps(
     pytest, nbdev_test = [sys.executable, '-m', 'pytest', '-q', '--color=no'], str(Path(sys.executable).parent/'nbdev_test')
     return {'export check': ([*pytest, 'tests/test_sync.py'], 'passed'),
             'notebooks': ([nbdev_test, '--n_workers', str(n_workers)], 'Success.'),
-            'tests': ([*pytest, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
+            'tests': ([*pytest, '--durations=20', *_patience, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
+
+# %% ../../nbs/cli/selftest.ipynb #9f54c7f3
+def _end(process):
+    "End a program and all that it has started"
+    if hasattr(os, 'killpg'): os.killpg(process.pid, signal.SIGABRT)            # on which Python says where it stands
+    else: process.kill()
 
 def run_step(
     words:list, # Program and arguments
     proof:str, # Text that its output must hold
     cwd:Path, # Folder to run in
+    limit:float=2400, # Seconds that it may take
 )->bool: # Did it pass, and did it run anything at all?
-    "Run one program, show its output as it comes"
-    process = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
-    seen = False
-    for line in process.stdout: print(line, end='', flush=True); seen = seen or proof in line
-    return process.wait() == 0 and seen
+    "Run one program, show its output as it comes; one that takes too long ends and says where it stood"
+    process = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+                               env=os.environ | dict(PYTHONFAULTHANDLER='1'), start_new_session=True)
+    late, said = Timer(limit, _end, [process]), ''
+    late.start()
+    try:
+        for line in process.stdout: print(line, end='', flush=True); said += line
+        return process.wait() == 0 and proof in said
+    finally:
+        late.cancel()
+        if process.poll() is None: _end(process)                                # such as Ctrl-C, which reaches this process alone
 
 # %% ../../nbs/cli/selftest.ipynb #c84fb0f3
 def selftest(

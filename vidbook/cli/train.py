@@ -18,6 +18,15 @@ def _start(preset, weights):
     "What a training starts from: `Preset.train`'s `weights`"
     return {'': None, 'none': False, 'published': preset}[weights] if weights in ('', 'none', 'published') else named_weights(weights)
 
+def _watched(out, teacher):
+    "What goes along with a training: its saves, its log, and a teacher if there is one"
+    from vidbook.callbacks.distill import Distill
+    from vidbook.callbacks.logs import LogTraining
+    from vidbook.learner.checkpoint import load_learner
+    from vidbook.learner.saving import SaveTraining
+    known = [load_learner(teacher) if Path(teacher).exists() else named_preset(teacher)] if teacher else []
+    return [SaveTraining(Path(out)/'training'), LogTraining(Path(out)/'log'), *map(Distill, known)]
+
 def print_values(
     values:dict, # Name -> number
 ):
@@ -34,18 +43,16 @@ def train(
     seed:int=0, # Of everything that is drawn
     workers:int=None, # Processes that read videos
     bf16:bool=False, # Forward passes in bfloat16
+    teacher:str='', # Folder of an exported model, or a preset, that knows the classes: learn also from what it says
 ):
     "Train a preset on your data: `vidbook train tsm_r50_k400_1x1x8 data --set size=112 batch=8 epochs=10`"
-    from vidbook.callbacks.logs import LogTraining
     from vidbook.learner.checkpoint import last_metrics
-    from vidbook.learner.saving import SaveTraining
     from vidbook.learner.state import processes
     from vidbook.utils import set_seed
     preset = named_preset(name, set)
     if Path(out).is_file(): raise VidbookError(f'{out} is a file: give --out the name of a folder')
     set_seed(seed)
-    cbs = [SaveTraining(Path(out)/'training'), LogTraining(Path(out)/'log')]
-    learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=cbs, bf16=bf16)
+    learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=_watched(out, teacher), bf16=bf16)
     if processes()[0]: return
     print(f'{learn.export(out)}: {preset.arch.__name__}, {len(learn.dls.vocab)} classes')
     print_values(last_metrics(learn))

@@ -16,7 +16,6 @@ from fastai.torch_core import TensorCategory, TensorMultiCategory
 from fastcore.basics import chunked, defaults, patch
 from fasttransform import Transform
 
-from ..core import TensorVideo
 from .passes import PassDL
 from .spec import ClipSpec, Views
 from .workers import Watch, WorkerLoader, name_signals, naming
@@ -87,6 +86,7 @@ class ClipTransform(Transform):
         video, *rest = x if isinstance(x, tuple) else (x,)
         item = self._read(video, split_idx)
         if item.flipped and self.swap: rest = map(self.swap, rest)
+        rest = [o.follow(item) if hasattr(o, 'follow') else o for o in rest]             # boxes go where the pictures went
         return (item.clip, *rest) if isinstance(x, tuple) else item.clip
 
     def _read(self, video, split_idx):
@@ -123,7 +123,7 @@ class VideoDL(PassDL):
     def _one_pass(self):
         item = self.dataset[0]
         rest = item[1:] if isinstance(item, tuple) else ()
-        self._n_inp, self._types = max(1, len(rest)), {tuple: [TensorVideo, *map(type, rest)]}
+        self._n_inp, self._types = max(1, len(rest)), {tuple: [self.spec.clip_type, *map(type, rest)]}
 
     def create_batches(self, samps):
         "Batches of what could be read; None where a batch has lost all its clips, so that the order stays"

@@ -100,6 +100,7 @@ class Item:
     clip:TensorVideo=None # uint8 (C, T, H, W), or (V, C, T, H, W) if there is more than one view
     flipped:bool=False # Left and right exchanged?
     salvaged:int=None # Frames that a broken file promised, if those before the damage are used
+    moves:list = field(default_factory=list) # How the pictures came to be what they are: (what, (w, h) before it, how); boxes follow them
 
     @property
     def data(self):
@@ -116,6 +117,7 @@ class Item:
 
     def cut(self, boxes, size):
         "Cut the frames to each of `boxes` and bring the cuts to `size`: one view after the other"
+        self.moves.append(('cut', self.size, (boxes, as_wh(size))))
         if self.frames is None:
             if len(boxes) > 1: raise ValueError('Several crops need decoded frames; let DecodeFrames come before.')
             self.framing = self._pending.cut(boxes[0]).resize(size)
@@ -123,11 +125,13 @@ class Item:
 
     def resize(self, size):
         "Bring the frames to `size`"
+        self.moves.append(('resize', self.size, as_wh(size)))
         if self.frames is None: self.framing = self._pending.resize(size)
         else: self.frames = resize(self.frames, size)
 
     def mirror(self, axis:int=0):
         "Exchange left and right, or with `axis` 1 top and bottom"
+        self.moves.append(('mirror', self.size, axis))
         if self.frames is None: self.framing = self._pending.mirror(axis)
         else: self.frames = mirror(self.frames, axis)
         self.flipped = self.flipped != (axis == 0)

@@ -31,6 +31,7 @@ from .table import TableError, check_table, from_folders, read_table, table_x, v
 from .transforms import Stage
 from ..io.index import build_index, find_index
 from ..io.pool import map_files
+from ..io.reader import is_picture
 from ..io.remote import is_remote, join_path
 from ..io.sample import Clip, Sampling
 from ..io.video import probe
@@ -38,13 +39,14 @@ from ..io.video import probe
 # %% ../../nbs/data/loaders.ipynb #9e6a74c6
 ClipRow = namedtuple('ClipRow', 'id video label')
 
-def _rows(df):
+def _rows(df, needed=('train', 'valid')):
     "The labelled rows of a table, and the row numbers of its splits"
     df = df[df['label'].notna()]
     rows = [ClipRow(r['id'], table_x(r, df.attrs['root']), r['label']) for r in df.to_dict('records')]
     splits = [[i for i,s in enumerate(df['split']) if s == name] for name in ('train', 'valid', 'test')]
     for name,split in zip(('train', 'valid'), splits):
-        if not split: raise TableError(f"No clip has the split '{name}': give some rows split='{name}', or leave the column out to have it drawn.")
+        if split or name not in needed: continue
+        raise TableError(f"No clip has the split '{name}': give some rows split='{name}', or leave the column out to have it drawn.")
     return rows, splits if splits[2] else splits[:2]
 
 class _Given:
@@ -78,7 +80,7 @@ def _within(video, info):
 
 def _warn_if_short(videos, sampling, index=None, most=20):
     "Warn if none of the first `most` videos is as long as one clip"
-    need, longest = (sampling.n_seen-1)*sampling.clip.interval+1, 0
+    need, longest, videos = (sampling.n_seen-1)*sampling.clip.interval+1, 0, [v for v in videos if not is_picture(v.path)]
     for n in _lengths(videos[:most], index):
         longest = max(longest, n)
         if longest >= need: return
@@ -149,11 +151,12 @@ class VideoDataLoaders(DataLoaders):
         on_error:str='raise', # About broken videos: 'raise', 'skip' (left out and listed) or 'salvage' (the frames before the damage)
         start:str=None, # How workers start: 'fork', 'forkserver' or 'spawn'; Python's default if None
         timeout:float=300, # Seconds that a worker may read one video, before it is ended with an error that names the video
+        train_only:bool=False, # All are training rows unless the table says otherwise, and none need be there to validate with
         **kw # Fields of `ClipSpec`
     ):
         "Loaders of a table that is checked first"
-        df = check_table(read_table(table, root), check_files=on_error == 'raise')
-        rows, splits = _rows(df)
+        df = check_table(read_table(table, root, 0 if train_only else .2), check_files=on_error == 'raise')
+        rows, splits = _rows(df, ('train',) if train_only else ('train', 'valid'))
         vocab, multi = vocab_of(df), isinstance(rows[0].label, list)
         spec, index = _spec(vocab, spec, clip, size, **kw), _index(index, df)
         _check_quarantine(df, index, on_error)
@@ -177,10 +180,11 @@ def from_folder(cls:VideoDataLoaders,
     valid_pct:float=.2, # Share of the clips that validate, if no folder says which
     seed:int=0, # Of that split
     group=None, # Clips of one source stay in one split: see `from_folders`
+    exts=None, # Endings of the files, those of videos if None: see `from_folders`
     **kw # As in `from_table`
 ):
     "Loaders of a folder of videos, the classes named after the folders"
-    return cls.from_table(from_folders(path, valid_pct, seed, group=group), clip, size, bs, **kw)
+    return cls.from_table(from_folders(path, valid_pct, seed, group=group, exts=exts), clip, size, bs, **kw)
 
 # %% ../../nbs/data/loaders.ipynb #07b0481e
 @patch(cls_method=True)

@@ -91,6 +91,7 @@ class Blend(Callback):
         if isinstance(self.learn.loss_func, SoftLoss): self.learn.loss_func = self.learn.loss_func.loss_func
 
     def after_fit(self): self.after_train()   # where training was cancelled, as by `lr_find`
+    def put_back(self): self.after_train()    # where it was broken off
 
     def before_batch(self):
         "Blend clips and labels; `hard` keeps the labels"

@@ -64,13 +64,16 @@ def show_report(
     "Bars of classes and splits, and the spread of what is known of the videos; gives the figure"
     from matplotlib import pyplot as plt
     shown = report.classes.head(most).drop(columns='all')
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 1 + .17*len(shown)), dpi=64, width_ratios=(2, 1), layout='constrained')
-    shown[::-1].plot.barh(stacked=True, ax=left, width=.8, fontsize=7)
-    left.set(xlabel='clips', ylabel='', title=f'{len(report.classes)} classes, {int(report.splits["clips"].sum())} clips')
-    right.axis('off')
     known = report.videos[['min', '50%', 'max']].round(1).to_string() if len(report.videos) else ''
-    text = [known, report.codecs.to_string(), f'{len(report.quarantine)} in quarantine']
-    right.text(0, 1, '\n\n'.join(text), va='top', family='monospace', fontsize=7)
+    text = '\n\n'.join([known, report.codecs.to_string(), f'{len(report.quarantine)} in quarantine'])
+    size = 9, max(1 + .21*len(shown), .3 + .18*(text.count('\n') + 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=size, dpi=64, width_ratios=(2, 1), layout='constrained')
+    shown[::-1].plot.barh(stacked=True, ax=left, width=.8, fontsize=10)
+    left.set(xlabel='clips', ylabel='')
+    left.set_title(f'{len(report.classes)} classes, {int(report.splits["clips"].sum())} clips', loc='left')
+    left.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=len(shown.columns), frameon=False, fontsize=10)    # beside the title, off the bars
+    right.axis('off')
+    right.text(0, 1, text, va='top', family='monospace', fontsize=10)
     return fig
 
 # %% ../../nbs/data/report.ipynb #1f23abce

@@ -22,6 +22,13 @@ def _lock(folder):
     except OSError: f.close(); return None
     return f
 
+def _make(place, kind):
+    "A new folder and its lock; until it is locked it has another name, or it would look like one that was left"
+    hidden = Path(mkdtemp(prefix=f'.vidbook-{kind}-', dir=place))
+    lock = _lock(hidden)
+    return hidden.rename(place/hidden.name[1:]), lock
+
+# %% ../../nbs/data/scratch.ipynb #5dd1a18b
 def _sweep(place, kind):
     "Remove the folders that killed processes have left in `place`"
     for folder in place.glob(f'vidbook-{kind}-*') if fcntl else ():
@@ -52,8 +59,8 @@ class Scratch:
     ):
         place = Path(gettempdir() if place is None else place)
         _sweep(place, kind)
-        self.folder = Path(mkdtemp(prefix=f'vidbook-{kind}-', dir=place))
-        self.close = weakref.finalize(self, _remove, self.folder, _lock(self.folder), os.getpid())
+        self.folder, lock = _make(place, kind)
+        self.close = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
     def __getstate__(self): return dict(folder=self.folder)              # a copy in a worker removes nothing
     def __truediv__(self, name): return self.folder/name

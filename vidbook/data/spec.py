@@ -11,6 +11,7 @@ from inspect import signature
 
 from fastcore.basics import patch
 
+from ..core import TensorVideo
 from . import augment, rand_augment, transforms
 from .geometry import as_wh
 from .mix import Blend
@@ -75,6 +76,7 @@ class ClipSpec:
     reader:str='auto' # As in `open_video`
     quality:str='exact' # 'fast': training frames are cut before they become RGB, and differ by a grey level or so; tests are always exact
     stack:bool=False # Optical flow: the pairs of a clip become its channels, the clips of `sample` the segments
+    clip_type = TensorVideo # What comes out
 
     def __post_init__(self):
         for k in ('size', 'test_size', 'mean', 'std', 'train_tfms', 'flip_pairs'): object.__setattr__(self, k, _plain(getattr(self, k)))
@@ -87,6 +89,12 @@ class ClipSpec:
     def seen(self):
         "The size that a test sees"
         return self.test_size or self.size
+
+    def shape(self, test=False):
+        "`(C, T, H, W)` of one view"
+        sampling, (w, h) = test and self.test_sample or self.sample, as_wh(self.seen if test else self.size)
+        pairs, n = (sampling.clip.clip_len, sampling.clip.n) if self.stack else (1, sampling.n_seen)
+        return len(self.mean)*pairs, n, h, w
 
     def but(self, **kw): return replace(self, **kw)
     def to_dict(self): return asdict(self)

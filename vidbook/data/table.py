@@ -81,7 +81,8 @@ def vocab_of(
 
 # %% ../../nbs/data/table.ipynb #de9b4c87
 def _dealt(sizes, target):
-    "The first groups whose sizes add up to about `target`: at least one, never all"
+    "The first groups whose sizes add up to about `target`: at least one, never all; none for 0"
+    if not target: return []
     taken, count = [], 0
     for group,n in sizes:
         if count + n/2 < target: taken.append(group); count += n
@@ -90,7 +91,7 @@ def _dealt(sizes, target):
 def split_by_group(
     df, # Table
     by:str='source', # Column whose values stay together
-    valid_pct:float=0.2, # Share of the clips that validate
+    valid_pct:float=0.2, # Share of the clips that validate; 0: none
     seed:int=0, # Another seed, another split
 ):
     "The table with the column `split` dealt out anew between train and valid; test rows stay test rows"
@@ -113,10 +114,10 @@ def _source(group, path):
     if not found: raise TableError(f'{path}: the pattern {group!r} does not fit; mend the pattern, or rename the file.')
     return found[found.re.groups and 1]
 
-def _class_rows(root, under, split, group):
-    "A row for each video in the class folders `root/under/<class>`"
+def _class_rows(root, under, split, group, exts):
+    "A row for each file with these endings in the class folders `root/under/<class>`"
     rows = []
-    for path in media_files(root/under):
+    for path in media_files(root/under, exts):
         inner, path = path.relative_to(root/under), path.relative_to(root)
         if len(inner.parts) < 2:
             raise TableError(f'{root/path} lies beside the class folders; move it into {(root/under).as_posix()}/<class>/.')
@@ -134,6 +135,7 @@ def from_folders(
     train:str=None, # Name of the folder with the training clips; found by itself if it is 'train'
     valid:str=None, # Name of the folder with the validation clips; found by itself if it is 'valid', 'val' or 'validation'
     group=None, # A regular expression, or a function of the path, that gives a clip's source; sources stay together
+    exts=None, # Endings of the files, those of videos if None; `picture_exts` for pictures, each a clip of one frame
 ):
     "Table of a folder of videos, the classes named after the folders"
     root = Path(path)
@@ -141,7 +143,7 @@ def from_folders(
     train = train or 'train'
     if (root/train).is_dir(): valid = valid or next((o for o in ('valid', 'val', 'validation') if (root/o).is_dir()), None)
     parts = dict(train=train, valid=valid) | (dict(test='test') if (root/'test').is_dir() else {}) if valid else dict(train='.')
-    rows = [row for split,under in parts.items() for row in _class_rows(root, under, split, group)]
+    rows = [row for split,under in parts.items() for row in _class_rows(root, under, split, group, exts)]
     if not rows: raise TableError(f'{root} holds no videos; put them into {root.as_posix()}/<class>/.')
     df = pd.DataFrame(rows)
     df.attrs = dict(root=str(root), vocab=_occurring(df))
@@ -291,6 +293,6 @@ def table_x(
 )->VideoFile:
     "Where the frames of a row's clip are"
     row = row._asdict() if hasattr(row, '_asdict') else dict(row)
-    kinds = dict(start=float, end=float, template=str, start_index=int, n_frames=int)
+    kinds = dict(start=float, end=float, template=str, start_index=int, n_frames=int, at=float)
     known = {k: kind(row[k]) for k,kind in kinds.items() if k in row and not pd.isna(row[k])}
     return VideoFile(join_path(root, row['video']), **known)

@@ -20,6 +20,7 @@ import torch
 from ..core import TensorVideo
 from .geometry import center_box, fixed_boxes, global_rng, multiscale_box, random_box, random_resized_box, scaled_size, three_boxes
 from .item import Item, mirror
+from ..io.packets import MediaError
 from ..io.sample import Sampling
 from ..io.video import _varies, open_video
 
@@ -45,8 +46,15 @@ class SampleFrames:
     test:bool=False # The fixed choice of tests instead of a random one
 
     def __call__(self, item):
-        r = item.reader
-        item.idxs = self.sampling(len(r), test=self.test, rng=item.rng, fps=r.fps, pts=r.pts if _varies(r.pts) else None)
+        r, kw = item.reader, {}
+        if self.sampling.kind == 'centred': kw = dict(at=_key_second(item.video, len(r)/r.fps))
+        item.idxs = self.sampling(len(r), test=self.test, rng=item.rng, fps=r.fps, pts=r.pts if _varies(r.pts) else None, **kw)
+
+def _key_second(video, end):
+    "The second of the key frame, if the video has it"
+    at = getattr(video, 'at', None)
+    if at is None or 0 <= at <= end: return at
+    raise MediaError(video.path, f'the key frame at {at:g} s lies outside of its {end:.2f} s', 'correct the timestamp, or where the timestamps start')
 
 @dataclass(frozen=True)
 class DecodeFrames:

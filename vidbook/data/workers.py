@@ -19,6 +19,11 @@ from .scratch import Scratch
 from ..io.packets import MediaError
 
 # %% ../../nbs/data/workers.ipynb #137cec9b
+def _text(note):
+    "What is in it, nothing if its worker has just removed it"
+    try: return note.read_text()
+    except FileNotFoundError: return ''
+
 class Watch:
     "What the workers of a loader tell the process that started them"
     def __init__(self,
@@ -38,7 +43,7 @@ class Watch:
 
     def now(self):
         "Process -> (seconds since it began, video), for all that are reading"
-        notes = {int(o.stem): o.read_text().partition(' ') for o in self.scratch.folder.glob('*.now')}
+        notes = {int(o.stem): _text(o).partition(' ') for o in self.scratch.folder.glob('*.now')}
         return {pid: (time() - float(began), video) for pid,(began,_,video) in notes.items() if video}
 
     def tell(self,

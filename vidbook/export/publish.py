@@ -60,5 +60,7 @@ def publish(
     try: data = save(state, dict(vidbook=json.dumps(asdict(card))))
     except TypeError as e: raise WeightsError(f'the card cannot be written as JSON ({e}): give plain values') from None
     path = Path(dest)/f'{name or _ending.sub("", known, count=1)}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors'
-    with atomic_path(path) as temp: temp.write_bytes(data)
+    try:
+        with atomic_path(path) as temp: temp.write_bytes(data)
+    except OSError as e: raise WeightsError(f'{path} could not be written ({e.strerror}): make room, or take another folder') from e
     return path

@@ -24,6 +24,7 @@ def checkpoint_files(
     k:int=None, # The last so many; default: all
 )->list: # Paths, the last one last
     "The checkpoints that there are"
+    if k is not None and k < 1: raise VidbookError(f'k={k}: give how many of the last checkpoints, 1 or more, or None for all')
     if isinstance(source, (list, tuple)): found = [o for one in source for o in checkpoint_files(one)]
     elif not Path(source).is_dir(): found = [Path(source)]
     elif (Path(source)/'model.safetensors').is_file(): found = [Path(source)]
@@ -61,6 +62,12 @@ def other_weights(
     try: yield model
     finally: model.load_state_dict(own)
 
+def _best_first(files, source, monitor):
+    "`files`, with the best save of a training before them if it is none of them"
+    if isinstance(source, (list, tuple)): raise VidbookError(f'best={monitor!r} is for the folder of one training, not for a list')
+    best = best_save(list_saves(source), monitor)
+    return files if best is None or best.path in files else [best.path, *files]
+
 def _published(preset, dl, kwargs):
     "Learner, loader and arguments for the published test of a preset"
     if dl is None: raise VidbookError(f'last_k_table(preset) needs dl=: the folder or the table of videos to test {preset.name} with')
@@ -79,13 +86,14 @@ def last_k_table(
 )->pd.DataFrame: # A row for each checkpoint with its metrics; `attrs['best']` is the path of the best one
     "Test the last checkpoints"
     files = checkpoint_files(checkpoints, k)
-    if best and (first := best_save(list_saves(checkpoints), best)): files = [first.path]*(first.path not in files)+files
+    if best: files = _best_first(files, checkpoints, best)
     if hasattr(source, 'clip_spec'): source, dl, kwargs = _published(source, dl, kwargs)
     rows = []
     with other_weights(source) as model:
         for path in files:
             load_checkpoint(model, path)
-            rows.append(dict(checkpoint=path.name) | evaluate(source, dl, **kwargs).metrics())
+            rows.append(dict(checkpoint=path.name) | (found := evaluate(source, dl, **kwargs).metrics()))
+            if by and by not in found: raise VidbookError(f'by={by!r} is none of the metrics: {", ".join(found)}')
     table = pd.DataFrame(rows).set_index('checkpoint')
     values = table[by or table.columns[0]]
     table.attrs['best'] = str(files[int((values if 'loss' not in values.name else -values).to_numpy().argmax())])

@@ -183,6 +183,7 @@ def _read_card(path):
 
 def _read_arrays(path):
     "Scores, targets and ids; nothing that would have to be unpickled"
+    if not zipfile.is_zipfile(path): raise VidbookError(f'{path} cannot be read (no npz file); copy it again')     # NumPy would advise to unpickle it
     try:
         with np.load(path, allow_pickle=False) as kept: return [kept[k] for k in ('scores', 'targets', 'ids')]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e:

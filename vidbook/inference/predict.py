@@ -23,7 +23,7 @@ from IPython.display import HTML
 from ..callbacks.multiview import average_views
 from ..data.spec import Views
 from ..io.packets import MediaError
-from ..io.pool import _with_bar, cpus
+from ..io.pool import with_bar, cpus
 from ..io.remote import RemoteError
 from ..io.video import open_video
 from ..io.write import contact_sheet, encode_preview, video_html
@@ -146,7 +146,7 @@ class Predictor:
 
 # %% ../../nbs/inference/predict.ipynb #19fc8ab1
 def _array(video): return video.cpu().numpy() if isinstance(video, torch.Tensor) else video
-def _as_views(clip): return clip if clip.ndim == 5 else clip[None]
+def _as_views(clip): return clip if clip.ndim > clip.dims else clip[None]
 
 @patch
 def probs_of(self:Predictor,
@@ -212,7 +212,7 @@ def many(self:Predictor,
     "Predict many videos"
     if on_error not in ('raise', 'skip'): raise VidbookError(f"on_error={on_error!r}: give 'raise' or 'skip'; to salvage give it to the Predictor")
     videos, bad = list(videos), []
-    pairs = _with_bar(_ahead(self.views, videos, workers or min(8, cpus())), len(videos), progress)
+    pairs = with_bar(_ahead(self.views, videos, workers or min(8, cpus())), len(videos), progress)
     found = list(self.answers(_read(pairs, on_error, bad)))
     if bad: warnings.warn(f'{len(bad)} of {len(videos)} videos were left out: {" ".join(map(str, bad[:5]))}')
     return found

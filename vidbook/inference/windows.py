@@ -19,6 +19,7 @@ import torch
 from ..data.item import Item
 from .predict import Prediction, Predictor, _array, _as_views
 from ..io.packets import MediaError
+from ..io.pool import with_bar
 from ..io.reader import ArrayReader, FramesReader, Reader, scaled
 from ..io.source import VideoFile
 from ..utils import VidbookError
@@ -159,9 +160,11 @@ def slide(
     known = isinstance(video, (str, os.PathLike, np.ndarray))
     return (_slide_file if known else _slide_stream)(predict, video, length, step, fps)
 
+def _seconds(reader): return float(reader.pts[-1]+1/reader.fps)
+
 def _slide_file(predict, video, length, step, fps):
     with _open(predict.pipeline, video, fps) as reader:
-        windows = file_windows(predict.pipeline, reader, window_times(float(reader.pts[-1]+1/reader.fps), length, step))
+        windows = file_windows(predict.pipeline, reader, window_times(_seconds(reader), length, step))
         for answer in predict.answers(((start, end), views) for start,end,views in windows):
             yield Moment(*answer.video, replace(answer, video=_part_of(video, *answer.video, fps)))
 
@@ -170,14 +173,21 @@ def _slide_stream(predict, frames, length, step, fps):
     for answer in predict.answers(((start, end), views) for start,end,views in windows): yield Moment(*answer.video, replace(answer, video=None))
 
 # %% ../../nbs/inference/windows.ipynb #a0f11323
+def _n_stops(pipeline, video, length, step, fps):
+    "Of a window in a video; 0 for a stream"
+    video = _array(video)
+    if not isinstance(video, (str, os.PathLike, np.ndarray)): return 0
+    with _open(pipeline, video, fps) as reader: return len(window_times(_seconds(reader), length, length/2 if step is None else step))
+
 def timeline(
     predict:Predictor, # What names a video
     video, # As in `slide`
     length:float=2., # Of the window, in seconds
     step:float=None, # From one stop to the next, in seconds; half the window if left out
     fps:float=25., # As in `slide`
+    progress:bool=True, # Show a progress bar? A stream has none, as nobody knows its end
 )->pd.DataFrame: # Index (start, end) in seconds; the probability of each class
     "What happens when in a long video"
-    moments = list(slide(predict, video, length, step, fps))
+    moments = list(with_bar(slide(predict, video, length, step, fps), progress and _n_stops(predict.pipeline, video, length, step, fps)))
     index = pd.MultiIndex.from_tuples([m[:2] for m in moments], names=['start', 'end'])
     return pd.DataFrame([m.prediction.probs for m in moments], index, predict.vocab)

@@ -6,6 +6,8 @@
 __all__ = ['Case', 'turned', 'make_corpus', 'try_reader', 'check_readers', 'spoil', 'mutations', 'read_spoilt']
 
 # %% ../../nbs/io/corpus.ipynb #fabd1026
+import os
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +29,15 @@ class Case(NamedTuple):
     numbers:list # What its frames show, in their order
     must:str='frames' # 'frames': give them; 'error': raise a typed error; 'either': one of both
 
+@contextmanager
+def _same_priority():
+    "This thread has the priority afterwards that it had before: SVT-AV1 gives it a real-time one if root calls it, and forks would inherit that"
+    if not hasattr(os, 'sched_getscheduler'): yield; return           # not Linux
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try: yield
+    finally: os.sched_setscheduler(0, *before)
+
+@_same_priority()
 def _encode(path, frames, codec='libx264', pix_fmt='yuv420p', times=None, container={}, **options):
     "Write `frames` 25 to the second, or at `times` in 25ths"
     with av.open(str(path), 'w', options=container) as out:

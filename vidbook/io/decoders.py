@@ -57,6 +57,7 @@ class DecordReader(Decoder):
     "Frames by decord"
     name = 'decord'
     def _start(self):
+        import cv2                                # before decord, whose zlib would get between OpenCV and its own: no PNG could be read
         decord = lazy_import('decord')
         decord.logging.set_level(decord.logging.QUIET)
         self.errors = decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError

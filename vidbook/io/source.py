@@ -19,9 +19,13 @@ class VideoFile:
     template:str=None       # A folder's file names, such as 'img_{:05}.jpg'; None for a video file
     start_index:int=1       # A folder's first number
     n_frames:int=None       # A folder's number of pictures, or a file's number of frames where it is known
+    at:float=None           # Second of a key frame in the clip, for those who look about it
 
     def __post_init__(self):
-        object.__setattr__(self, 'path', os.fspath(self.path))
+        try: object.__setattr__(self, 'path', os.fspath(self.path))
+        except TypeError:
+            what = type(self.path).__name__
+            raise TypeError(f'a {what} is no video: give a path or an address, or frames as a uint8 array (T, H, W, 3).') from None
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f'{self.path}: a clip from {self.start} s to {self.end} s is empty; the end must come after the start.')
 
@@ -29,4 +33,4 @@ class VideoFile:
 
     def __str__(self):
         part = '' if self.start is None and self.end is None else f' [{self.start or 0:g}-{"end" if self.end is None else f"{self.end:g}"} s]'
-        return self.path + part
+        return self.path + part + ('' if self.at is None else f' at {self.at:g} s')

@@ -15,7 +15,8 @@ import numpy as np
 from .decoders import DecordReader, OpenCVReader, TorchCodecReader
 from .packets import MediaError
 from .pyav import PyAVReader
-from .reader import ArrayReader, FramesReader, PartReader, Reader
+from .reader import ArrayReader, FramesReader, PartReader, PictureReader, Reader, is_picture
+from .remote import is_remote
 from .salvage import SalvagedReader, is_sound
 from .source import VideoFile
 
@@ -31,6 +32,7 @@ def _openers(video, reader, entry):
     if not isinstance(video, VideoFile): video = VideoFile(video)
     if video.template or os.path.isdir(video.path):
         return [partial(FramesReader, video.path, video.template or 'img_{:05}.jpg', video.start_index, video.n_frames)]
+    if reader == 'auto' and is_picture(video.path) and not is_remote(video.path): return [partial(PictureReader, video.path)]
     first = (getattr(entry, 'reader', None) or 'pyav') if reader == 'auto' else reader
     return [partial(_readers[name], video.path, entry) for name in dict.fromkeys([first, 'pyav'])]
 
@@ -48,13 +50,13 @@ def _on_error(openers, entry, on_error):
     "The openers for a file of which `entry` or its frames may say that it is broken"
     if on_error not in ('raise', 'salvage'): raise ValueError(f'on_error={on_error!r}; choose raise or salvage.')
     known, path = getattr(entry, 'error', None), openers[0].args[0]
-    if openers[0].func not in _readers.values(): return openers             # neither an array nor a folder breaks
+    if openers[0].func not in _readers.values(): return openers             # arrays, folders and pictures have no frames before the damage
     if on_error == 'raise' and known: raise MediaError(path, known)
     return [partial(SalvagedReader, path)] if on_error == 'salvage' and not is_sound(path, entry) else openers
 
 # %% ../../nbs/io/video.ipynb #dba7d4fa
 def open_video(
-    video, # Path or address, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
+    video, # Path or address, picture or folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
     reader:str='auto', # 'auto' (what the index has chosen, else PyAV), 'pyav', 'decord', 'torchcodec' or 'opencv': the one to try first
     entry=None, # What an index knows of the file: it is then opened without looking for its frames again
     on_error:str='raise', # 'salvage': of a broken file, the frames before the damage; all frames are decoded to see if it is one, or `entry` knows
@@ -65,7 +67,7 @@ def open_video(
     return opened if start is None and end is None else PartReader(opened, start, end)
 
 def read_frames(
-    video, # Path or address, folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
+    video, # Path or address, picture or folder of pictures, `VideoFile` or uint8 array (T, H, W, 3)
     idxs, # Numbers of frames, in any order
     short_side:int=None, # Resize so that the shorter side has so many pixels
     reader:str='auto', # As in `open_video`

@@ -94,10 +94,22 @@ _tools = re.compile(r'(os|posix|nt|sys|subprocess|shutil|socket|ctypes|importlib
                     r'multiprocessing|asyncio|signal|pdb|bdb|timeit|profile|cProfile|urllib|http|ftplib|smtplib|requests|pip|pydoc|torch\.hub)\.'
                     r'|(builtins|__builtin__|io|_io)\.(eval|exec|execfile|compile|__import__|open|open_code|input|breakpoint|FileIO)$')
 
+class _Bounded:
+    "A file that is not asked for more bytes than it has: room for them would be made first"
+    def __init__(self, file):
+        at = file.tell()
+        self.file, self.readline, self.size = file, file.readline, file.seek(0, os.SEEK_END)
+        file.seek(at)
+
+    def read(self, n):
+        if n > 2**16 and self.file.tell()+n > self.size: raise EOFError('it ends too early')
+        return self.file.read(n)
+
+# %% ../../nbs/io/weights.ipynb #2c368a5c
 class _Reader(pickle._Unpickler):
     "Runs a pickle in which every name is inert. In Python, as the one in C lets a few bytes reserve gigabytes"
     def __init__(self, file):
-        super().__init__(file)
+        super().__init__(_Bounded(file))
         self.storages = {}
 
     def find_class(self, module, name):
@@ -120,9 +132,11 @@ class _Reader(pickle._Unpickler):
     def load_dict(self): _check_keys(self.stack[::2]); super().load_dict()
     def load_additems(self): _check_keys(self.stack); super().load_additems()
     def load_frozenset(self): _check_keys(self.stack); super().load_frozenset()
+    def load_bytearray8(self): self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
-                pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems, pickle.FROZENSET[0]: load_frozenset}
+                pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems, pickle.FROZENSET[0]: load_frozenset,
+                pickle.BYTEARRAY8[0]: load_bytearray8}
 
 # %% ../../nbs/io/weights.ipynb #a787a456
 def _check_zip(z, size):
@@ -210,8 +224,9 @@ def _read_torch(path):
         with (_open_zip if zipfile.is_zipfile(path) else _open_pickles)(path) as (content, read): return _tensors(_state_in(content, path), read)
     except WeightsError: raise
     except Exception as e:                                               # bytes that are no pickle raise anything
-        why = ('' if isinstance(e, _clear) else f'it is damaged, {type(e).__name__} ') + ' '.join(str(e).split())[:160]
-        raise WeightsError(f'{path} cannot be read as weights ({why.strip()}): give a .pth file of a state dict, or safetensors.') from e
+        words = ' '.join(str(e).split())[:160] or 'it ends too early'
+        why = words if isinstance(e, _clear) else f'it is damaged, {type(e).__name__} {words}'
+        raise WeightsError(f'{path} cannot be read as weights ({why}): give a .pth file of a state dict, or safetensors.') from e
 
 # %% ../../nbs/io/weights.ipynb #43c22d89
 card_format = 1   # Raised when older versions could not read a card any more

@@ -17,11 +17,13 @@ import fastai, torch
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
 from fastai.data.transforms import IndexSplitter, ItemGetter
 from fastcore.basics import patch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import vidbook
 from ..data.block import VideoBlock
 from ..data.loaders import VideoDataLoaders
+from ..data.sound import spec_of
 from ..data.spec import ClipSpec
 from ..io.source import VideoFile
 from ..io.weights import WeightsError, card_format, embedded_card, is_address, weights_file
@@ -46,7 +48,7 @@ class ModelCard:
     versions:dict = field(default_factory=dict) # Of the libraries that wrote it
     format:int = card_format
 
-    def clip_spec(self)->ClipSpec: return ClipSpec.from_dict(self.spec)
+    def clip_spec(self): return spec_of(self.spec)
 
 # %% ../../nbs/learner/checkpoint.ipynb #a28ecc20
 def arch_name(
@@ -97,7 +99,8 @@ def export_learner(
     if folder.exists() and not folder.is_dir(): raise WeightsError(f'{folder} is a file: give the name of a folder')
     state = {k: v.detach().cpu().contiguous() for k, v in learn.model.state_dict().items()}
     with atomic_path(folder/'model.json') as card, atomic_path(folder/'model.safetensors') as weights:   # renamed in reverse
-        save_file(state, weights)
+        try: save_file(state, weights)
+        except SafetensorError as e: raise WeightsError(f'{folder} could not be written ({e}): make room; what was in it before is whole') from e
         try: text = json.dumps(asdict(card_of(learn, sha256(weights))), indent=1)
         except TypeError as e:
             raise WeightsError(f'the arguments of {learn.arch.__name__} cannot be written as JSON ({e}): give plain values') from None

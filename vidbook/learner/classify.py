@@ -11,10 +11,12 @@ from pathlib import Path
 
 from fastai.callback import progress, schedule   # these give a Learner its progress bars, fit_one_cycle, fine_tune and lr_find
 from fastai.callback.fp16 import MixedPrecision
-from fastai.learner import Learner
+from fastai.learner import CancelEpochException, Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.optimizer import Adam
+from fastai.torch_core import to_detach
 from fastcore.meta import delegates
+from fastprogress import fastprogress
 
 from ..callbacks.precision import Bf16, Fp16
 from ..io.source import VideoFile
@@ -22,6 +24,10 @@ from .optim import GroupedOptimizer, param_groups
 from ..losses import NamedLoss
 from ..pretrained import init_from
 from ..utils import VidbookError
+
+# %% ../../nbs/learner/classify.ipynb #9ce8a0e8
+# a veil instead of its light grey: on dark pages, where words are white, every second row of a training's table would not be seen
+fastprogress.html_styles = fastprogress.html_styles.replace('#f8f9fa', 'rgba(128,128,128,.12)')
 
 # %% ../../nbs/learner/classify.ipynb #0f01e3f5
 class VideoLearner(Learner):
@@ -35,6 +41,12 @@ class VideoLearner(Learner):
         groups = param_groups(self.model, self.rules, self.splitter)
         self.opt = GroupedOptimizer(self.opt_func([g.params for g in groups], lr=self.lr if isinstance(self.lr, float) else 1e-3), groups)
 
+    def _do_fit(self):
+        "The epochs of a fit, from the one that a callback tells which goes on with a training"
+        going_on = [cb.first_epoch for cb in self.cbs if hasattr(type(cb), 'first_epoch')]
+        for self.epoch in range(going_on[0]() if going_on else 0, self.n_epoch):
+            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
     def all_batches(self):
         "One pass over the loader; one that resumes goes on at the number of its next batch"
         self.n_iter = len(self.dl)
@@ -43,6 +55,15 @@ class VideoLearner(Learner):
     def predict(self, item, **kwargs):
         "Label, its number and the probability of each class for one video: a path or a `VideoFile`"
         return super().predict(VideoFile(item) if isinstance(item, (str, Path)) else item, **kwargs)
+
+    def _split(self, b):
+        "Inputs and labels, as many as the loader of this batch says: a mixed training has several of both"
+        super()._split(b)
+        if (n := getattr(self.dl, 'n_inp', None)) and len(b) > n: self.xb, self.yb = b[:n], b[n:]
+
+    def to_detach(self, b, cpu=True, gather=True):
+        "As fastai's, which would gather from all processes what all of them have"
+        return to_detach(b, cpu, gather=False)
 
     def _set_device(self, b): return b if self.held else super()._set_device(b)
 
@@ -78,7 +99,8 @@ def loss_for(
     label_smoothing:float=0., # Share of the target that is spread over all classes
     given=None, # A loss that is taken in any case
 ):
-    "Cross entropy, or the loss of fastai's block where that is another; losses of named parts become those of a learner"
+    "Cross entropy, or the loss of fastai's block or of mixed loaders where that is another; losses of named parts become those of a learner"
+    if given is None and hasattr(dls, 'loss_of_sources'): given = dls.loss_of_sources(label_smoothing)
     if given is not None: return NamedLoss(given) if getattr(given, 'named', False) else given
     own = getattr(getattr(dls, 'train_ds', None), 'loss_func', None)
     return CrossEntropyLossFlat(label_smoothing=label_smoothing) if own is None or isinstance(own, CrossEntropyLossFlat) else own

@@ -294,11 +294,6 @@ def _share(self:Distributed):
     check_same({'batch size': dl.bs, **_clips(dl)}, 'list of clips')
     self.learn.dl = self.others.rounds = RoundsDL(dl)
 
-@patch
-def to_detach(self:VideoLearner, b, cpu=True, gather=True):
-    "As fastai's, which would gather from all processes what all of them have"
-    return to_detach(b, cpu, gather=False)
-
 # %% ../../nbs/learner/distributed.ipynb #121c9948
 def _start_alike(learn):
     "Same weights in all processes, on their own devices; generators that go different ways"

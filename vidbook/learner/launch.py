@@ -220,6 +220,7 @@ def _result(folder):
 _line = re.compile(r'(?:\[default(\d+)\]:)?(?:\[rank(\d+)\]: ?)?(.*)')      # the launcher's mark, then torch's for its tracebacks
 _echo = re.compile(r'gloo|nccl|connection (?:reset|closed)|broken pipe|socket', re.I)
 _cause = re.compile(r'Root Cause.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)', re.S)
+_aside = re.compile(r'$|\s|.*Warning: ')                                    # a warning is no last word, nor is the line of code under it
 
 def _tracebacks(log):
     "(process, traceback) for each error of a log of (process, line), in order"
@@ -237,12 +238,18 @@ def _until_error(lines):
     return '\n'.join(lines[:end+1])
 
 # %% ../../nbs/learner/launch.ipynb #00bbf249
-def _why(log, status):
-    "Why processes have ended with `status`, as far as their log tells"
-    found, cause = sorted(_tracebacks(log), key=_is_later), _cause.search('\n'.join(line for _,line in log))
+def _errors(log, folder):
+    "The lines of `log` that were errors, where the launcher has kept those of each process in a file: what was printed does not come between them"
+    files = {int(o.parent.name): o.read_text(encoding='utf-8', errors='replace') for o in sorted(Path(folder).rglob('stderr.log'))}
+    told = [(i, *_line.match(line).groups()[1:]) for i,text in files.items() for line in text.splitlines()]
+    return [o for o in log if o[0] is None] + [(int(rank or i), line) for i,rank,line in told] if files else log
+
+def _why(log, status, errors=None):
+    "Why processes have ended with `status`, as far as their log tells, and the lines of it that were errors"
+    found, cause = sorted(_tracebacks(errors or log), key=_is_later), _cause.search('\n'.join(line for _,line in log))
     if cause and (not found or _is_later(found[0]) > (False, False)):                # the others only miss the one that was killed
-        said = next((line for rank,line in reversed(log) if str(rank) == cause[1] and line), 'without a word; look whether memory ran short')
-        return f'process {cause[1]} has ended {_by(int(cause[2]))}: {said}'
+        said = (line for rank,line in reversed(log) if str(rank) == cause[1] and not _aside.match(line))
+        return f'process {cause[1]} has ended {_by(int(cause[2]))}: {next(said, "without a word; look whether memory ran short")}'
     for rank,text in found: return f'process {rank or 0} has failed: {text.splitlines()[-1].strip()}\n\n{text}'
     return f'the launcher has ended {_by(status)}: ' + ' '.join(line for _,line in list(log)[-3:])
 
@@ -297,7 +304,7 @@ def run_command(
     except FileNotFoundError: raise LaunchError(f'{words[0]} is not on this machine: run this where it is: {command}') from None
     try: log = _stream(process, tagged)
     except BaseException: _end(process); raise
-    if status := process.wait(): raise LaunchError(_why(log, status))
+    if status := process.wait(): raise LaunchError(_why(log, status, _errors(log, folder)))
 
 # %% ../../nbs/learner/launch.ipynb #e3aed633
 def _check(n, cpu):

@@ -7,7 +7,7 @@ __all__ = ['torch_opt', 'scaled_lr', 'Rule', 'param_kinds', 'LayerDecay', 'Param
            'GroupedOptimizer']
 
 # %% ../../nbs/learner/optim.ipynb #6a75fe54
-import re
+import re, warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -57,9 +57,10 @@ class Rule:
 
     def factors(self, name, kinds, model):
         "Learning-rate and weight-decay factors of a parameter"
-        hit = self.match in kinds if self.match in ('norm', 'bias', 'depthwise') else re.search(self.match, name)
+        hit = self.match in kinds if self.match in _kinds else re.search(self.match, name)
         return (self.lr, self.wd) if hit else (1., 1.)
 
+_kinds = 'norm', 'bias', 'depthwise'
 _norms = nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, getattr(nn, 'RMSNorm', nn.LayerNorm)
 
 def param_kinds(
@@ -110,6 +111,9 @@ def param_groups(
     "The groups that an optimizer gets"
     parts = [list(o) for o in splitter(model)] if splitter else [list(model.parameters())]
     part_of, kinds, found = {id(p): i for i,part in enumerate(parts) for p in part}, param_kinds(model), {}
+    for rule in rules:
+        if isinstance(rule, Rule) and rule.match not in _kinds and not any(re.search(rule.match, o) for o in kinds):
+            warnings.warn(f'{rule} matches no parameter of {type(model).__name__}: look at the names in its state_dict()')
     for name,p in model.named_parameters():
         if id(p) not in part_of: continue                                     # the splitter leaves it out
         lr = wd = 1.

@@ -6,7 +6,7 @@
 __all__ = ['training_plan', 'differences']
 
 # %% ../../nbs/learner/plan.ipynb #62d825eb
-import json
+import json, os
 from hashlib import sha256
 
 import numpy as np
@@ -28,18 +28,35 @@ def _network(learn):
             'weights': {'tensors': len(parts), 'form': _digest(parts.items())},
             'classes': [str(o) for o in getattr(learn.dls, 'vocab', None) or []]}
 
+def _part(item):
+    "Of which file a clip is which part, whatever folder that lies in"
+    video = getattr(item, 'video', item)
+    known = [getattr(video, k, None) for k in ('start', 'end', 'template', 'start_index', 'n_frames')]
+    return *known, os.path.basename(str(getattr(video, 'path', '')))
+
 def _clips(dl):
     "Which items a loader has"
     items = getattr(dl, 'items', None)
     if items is None: items = range(getattr(dl, 'n', None) or 0)
     ids, labels = ([str(getattr(o, name, o)) for o in items] for name in ('id', 'label'))
-    return {'number': len(ids), 'ids': _digest(ids), 'labels': _digest(labels)}
+    return {'number': len(ids), 'ids': _digest(ids), 'labels': _digest(labels), 'parts of videos': _digest(map(_part, items))}
 
+# %% ../../nbs/learner/plan.ipynb #0a1d80de
 def _data(learn):
     "What it is trained with"
     train, spec = learn.dls.train, getattr(learn.dls, 'spec', None)
     return {'batch size': train.bs, 'drop_last': train.drop_last, 'training clips': _clips(train), 'validation clips': _clips(learn.dls.valid),
-            'ClipSpec': spec.to_dict() if spec else {}}
+            'ClipSpec': spec.to_dict() if spec else {}} | _sources(train)
+
+def _source(o):
+    "A source of a mixed training"
+    return {'batch size': o.dl.bs, 'ratio': o.ratio, 'weight': o.weight, 'own': o.own, 'training clips': _clips(o.dl),
+            'ClipSpec': o.dl.spec.to_dict()}
+
+def _sources(train):
+    "What else a mixed training sees in each step"
+    found = {name: _source(o) for name,o in getattr(train, 'sources', {}).items()}
+    return {'sources': found} if found else {}
 
 # %% ../../nbs/learner/plan.ipynb #e1f38f07
 _watch_only = 'recorder progress csv_logger show_graph tensor_board wandb save_training log_training train_eval cast_to_tensor save_model'.split()
@@ -62,12 +79,17 @@ def _settings(cb):
     return {name: _told(vars(cb)[name]) for name in sorted(arguments(cb) & vars(cb).keys())}
 
 # %% ../../nbs/learner/plan.ipynb #53e0c6f3
+def _driven(learn):
+    "Settings of the optimizer that a schedule of fastai sets anew"
+    return {'lr'}.union(*(cb.scheds for cb in learn.cbs if cb.name == 'param_scheduler'))
+
 def _how(learn):
     "How it is trained"
     opt = learn.opt
     while 'opt' in vars(opt): opt = vars(opt)['opt']
     return {'optimizer': type(opt).__name__, 'groups': [len(o) for o in learn.opt.param_lists],
             'learning rates': [float(h['lr']) for h in learn.opt.hypers],
+            'settings of the optimizer': {k: [_told(h[k]) for h in learn.opt.hypers] for k in sorted(learn.opt.hypers[0].keys() - _driven(learn))},
             'loss': type(learn.loss_func).__name__, 'epochs': learn.n_epoch, 'processes': processes()[1],
             'callbacks': {name: _settings(cb) for name,cb in named_callbacks(learn).items() if cb.name not in _watch_only}}
 
@@ -80,7 +102,8 @@ def training_plan(
 # %% ../../nbs/learner/plan.ipynb #5df26159
 def _short(value, most=40):
     "A value in a sentence"
-    text = 'nothing' if value is None or value == {} else ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+    if value == {}: return 'one without settings'
+    text = 'nothing' if value in (None, []) else ', '.join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= most else f'{text[:most]}...'
 
 def differences(

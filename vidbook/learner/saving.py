@@ -11,12 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.core import Callback
 from fastai.torch_core import get_model
 from fastcore.basics import patch
 from safetensors import SafetensorError
 
-from .classify import VideoLearner
 from .plan import differences, training_plan
 from .saves import Save, TrainingError, best_save, check_save, list_saves, prune, save_path, sweep, write_save, _discard
 from .state import load_state, of_all, of_first, own_state, processes, set_own_state, set_positions, set_shared_state, shared_state
@@ -43,7 +42,7 @@ class SaveTraining(Callback):
 
     def state_dict(self): return {}
     def load_state_dict(self, state): "What it has to know stands in the saves"
-    def before_fit(self): self.active = False                         # a validation; `start` is called for trainings only
+    def before_fit(self): self.active = False                         # a validation; `first_epoch` is asked for in trainings only
 
     def before_epoch(self):
         if not (self.active and self.found and self.found.finished): return
@@ -69,7 +68,7 @@ class SaveTraining(Callback):
 
 # %% ../../nbs/learner/saving.ipynb #da2a48d5
 @patch
-def start(self:SaveTraining)->int: # Number of the epoch
+def first_epoch(self:SaveTraining)->int: # Its number
     "See what is in the folder, and with which epoch a fit begins"
     self.active = not hasattr(self.learn, 'lr_finder')
     if not self.active: return 0
@@ -87,14 +86,6 @@ def start(self:SaveTraining)->int: # Number of the epoch
 
 # %% ../../nbs/learner/saving.ipynb #f0e0a394
 @patch
-def _do_fit(self:VideoLearner):
-    "The epochs of a fit, from where `SaveTraining` has it go on"
-    saving = self._grab_cbs(SaveTraining)
-    for self.epoch in range(saving[0].start() if saving else 0, self.n_epoch):
-        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
-
-# %% ../../nbs/learner/saving.ipynb #15b25409
-@patch
 def tell(self:SaveTraining, what):
     "Say something about this training, once"
     if processes()[0] == 0: print(f'{self.folder} {what}')
@@ -111,7 +102,7 @@ def check(self:SaveTraining):
 
 @patch
 def must_be_active(self:SaveTraining):
-    "Complain of learners whose loop does not call `start`"
+    "Complain of learners whose loop does not ask for `first_epoch`"
     if hasattr(self.learn, 'lr_finder'): return
     raise TrainingError('SaveTraining: make the learner with video_learner, and give it one SaveTraining only')
 
@@ -119,10 +110,11 @@ def must_be_active(self:SaveTraining):
 @patch
 def tidy(self:SaveTraining)->list: # Of `Save`
     "What is in the folder, without what killed processes left; nothing if the training shall start over"
-    if processes()[0] == 0:
-        sweep(self.folder)
-        for save in list_saves(self.folder) if self.resume is False and self.number == 1 else (): _discard(save.path)
-    names, saves = of_first([o.path.name for o in list_saves(self.folder)]), list_saves(self.folder)
+    first = processes()[0] == 0                                       # the others look when it is done
+    if first: sweep(self.folder)
+    for save in list_saves(self.folder) if first and self.resume is False and self.number == 1 else (): _discard(save.path)
+    names = of_first(first and [o.path.name for o in list_saves(self.folder)])
+    saves = list_saves(self.folder)
     if [o.path.name for o in saves] != names:
         raise TrainingError(f'{self.folder} holds {", ".join(names)} for the first process, but not for process {processes()[0]}: '
                             'give a folder that all share')
@@ -159,6 +151,8 @@ def go_on(self:SaveTraining):
     load_weights(get_model(self.learn.model), self.found.path/'model.safetensors')
     set_shared_state(self.learn, self.states['shared'], optimizer=not {'optimizer', 'groups'} & self.changed.keys())
     if 'learning rates' in self.changed: self.opt.set_hyper('lr', np.array(self.plan['learning rates']))
+    for name in (o.partition('settings of the optimizer: ')[2] for o in self.changed):
+        if name in self.opt.hypers[0]: self.opt.set_hyper(name, np.array(self.plan['settings of the optimizer'][name]))
     set_own_state(self.learn, self.states['own'], skip={o.split(': ')[1] for o in self.changed if o.startswith('callbacks: ')})
     self.found = self.states = None
 
@@ -179,7 +173,8 @@ def is_due(self:SaveTraining)->bool:
 @patch
 def is_due_between(self:SaveTraining)->bool:
     "Is it time for a save between epochs?"
-    return of_first(self.epoch % self.epochs == 0 or self.is_best()) or self.is_due()
+    first = processes()[0] == 0                                       # the others would look while it removes saves
+    return of_first(first and (self.epoch % self.epochs == 0 or self.is_best())) or self.is_due()
 
 @patch
 def is_best(self:SaveTraining)->bool:

@@ -186,7 +186,7 @@ def set_gradients(model, state):
     "Give them back"
     for name,p in model.named_parameters():
         p.grad = torch.zeros_like(p) if name in state['zero'] else None
-        if name in state['values']: p.grad = state['values'][name].to(p)
+        if name in state['values']: p.grad = state['values'][name].to(p).clone()     # a view of the file's bytes cannot be detached
 
 # %% ../../nbs/learner/state.ipynb #82a7b2f9
 def processes()->tuple: # Number of this process, and of all
