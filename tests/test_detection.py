@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import box_iou
 
 from test_golden import check, folder, generator, read, state_of
+from vidbook import presets
 from vidbook.data.ava import read_ava
 from vidbook.data.boxes import clip_boxes
 from vidbook.data.item import Item
@@ -135,3 +136,37 @@ def test_network_and_loss(name):
         parts = BoxActionLoss(head['background_class'], head['multilabel'], alpha, gamma)(trained, labels); want = {n: o['sample'][0] for n, o in case[k]['outputs'].items()}
         assert float(parts['loss_action_cls']) == pytest.approx(want['loss_action_cls'], rel=1e-3)
         if head['multilabel']: assert [float(parts['recall']), float(parts['precision'])] == pytest.approx([want['recall@thr=0.5'], want['prec@thr=0.5']], abs=1e-5)
+
+
+# ---- presets -----------------------------------------------------------------------------------------------------------------------
+zoo = {e['config']: e for e in read('detection/zoo')}
+
+
+@pytest.mark.parametrize('name', [n for n in stored if n in zoo])
+def test_preset_has_the_network_and_the_loss(name):
+    fx, p = facts(name), presets.find(name); head = fx['facts']['head']; loss = p.loss()
+    with torch.device('meta'):
+        net = p.model(); load_weights(net, {k: torch.empty(shape, dtype=getattr(torch, kind)) for k, shape, kind in fx['state']})
+    pool = net.head.pool; roi = fx['facts']['roi']
+    assert sum(o.numel() for o in net.parameters()) == fx['num_params'] and (pool.time, pool.context) == (roi['temporal_pool_mode'], roi['with_global'])
+    assert (loss.first, loss.multi, loss.alpha, loss.gamma) == (head['background_class'], head['multilabel'], head['focal_alpha'], head['focal_gamma'])
+    assert net.head.dropout.p == head['dropout_ratio']
+
+
+def published(e): return next(float(v) for row in [*(r['metrics'] for r in e['results'] or []), *e['readme_rows']] for v in row.values())
+
+
+@pytest.mark.parametrize('e', zoo.values(), ids=lambda e: e['config'])
+def test_presets_are_as_published(e):
+    p, r = presets.find(e['config']), e['recipe']; train, opt = r['train'], r['optimizer']
+    assert p.urls == (e['weights_url'],) and [*p.metrics.values()] == [published(e)] and e['paper_url'] in (p.paper, None)
+    assert (p.opt, p.base_lr, p.weight_decay, p.opt_kw) == (opt['type'], opt['lr'], opt['weight_decay'], dict(momentum=opt['momentum']))
+    assert (p.batch, p.clip_grad, p.fit.epochs) == (r['batch_size_per_gpu'], r['clip_grad']['max_norm'], r['max_epochs'])
+    assert p.base_batch == (r['auto_scale_lr'] or {}).get('base_batch_size', 8*p.batch) and [*p.mean, *p.std] == [*r['mean'], *r['std']]
+    assert (p.n_out, p.background) == (r['head']['num_classes'], r['head']['multilabel']) and p.arch_kw.get('hidden', False) == ('nl-head' in p.mm or 'tricks' in p.mm)
+    clip = p.sample.clip; assert (clip.clip_len, clip.interval) == (train['sampling']['clip_len'], train['sampling']['frame_interval'])
+    first, crop, flip = train['spatial']; assert [first['scale_range'], crop['size'], flip['flip_ratio']] == [[256, 320], p.size, .5]
+    assert p.train_tfms == (('RandomResize', dict(lo=256, hi=320)), ('RandomCrop', {}), ('Flip', {})) and r['test']['spatial'][0]['scale'] == [-1, p.short_side]
+    warmup, fall = r['schedule']; rise, then = p.fit.lr
+    assert (rise.end, rise.by_epoch) == (warmup['end'], not warmup.get('convert_to_iter_based', False))
+    assert [*then.at] == fall['milestones'] if 'milestones' in fall else (then.begin, then.by_epoch) == (fall['begin'], False)

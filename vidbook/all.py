@@ -161,6 +161,7 @@ from vidbook.presets.clip_networks import *
 from vidbook.presets.skeleton import *
 from vidbook.presets.retrieval import *
 from vidbook.presets.localization import *
+from vidbook.presets.detection import *
 from vidbook.presets.curves import *
 from vidbook.presets.transfer import *
 from vidbook.presets.two_stream import *

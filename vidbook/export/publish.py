@@ -28,7 +28,7 @@ def preset_card(
 )->ModelCard:
     "The card of weights that were trained as a preset tells"
     versions = {m.__name__: str(m.__version__) for m in (vidbook, torch)}
-    return ModelCard(arch_name(preset.arch), dict(preset.arch_kw), len(preset.vocab), list(preset.vocab), preset.clip_spec().to_dict(), '',
+    return ModelCard(arch_name(preset.arch), dict(preset.arch_kw), preset.n_out, list(preset.vocab), preset.clip_spec().to_dict(), '',
                      metrics or {}, task=preset.task, versions=versions)
 
 def _parts(source, preset, arch, metrics):

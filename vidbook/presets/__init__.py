@@ -3,7 +3,7 @@ from importlib import import_module
 
 from .core import Preset, find_preset, preset_table
 
-_parts = 'recognition bodies relations swin mvit resnet3d transfer uniformer vit two_stream clip_networks skeleton retrieval localization'.split()
+_parts = 'recognition bodies relations swin mvit resnet3d transfer uniformer vit two_stream clip_networks skeleton retrieval localization detection'.split()
 _all = [o for part in _parts for o in getattr(import_module(f'.{part}', __name__), f'{part}_presets')]
 
 

@@ -108,6 +108,8 @@ class Preset:
     def vocab(self): return class_names(self.labels) if isinstance(self.labels, str) else tuple(self.labels)
     @property
     def classes(self): return self.labels if isinstance(self.labels, str) else f'{len(self.labels)} classes'
+    @property
+    def n_out(self): return len(self.vocab)
 
     def but(self, **kw):
         "The same with other fields"
@@ -131,10 +133,10 @@ def model(self:Preset,
     pretrained=False # True: the published weights; or a file, address or state dict of such weights
 ):
     "The network; with another number of classes pretrained weights are those of the body"
-    n = n_out or len(self.vocab)
+    n = n_out or self.n_out
     net = self.arch(n_out=n, **self.arch_kw)
     if pretrained is False or pretrained is None: return net
-    (load_weights if n == len(self.vocab) else init_from)(net, self if pretrained is True else pretrained)
+    (load_weights if n == self.n_out else init_from)(net, self if pretrained is True else pretrained)
     return net
 
 # %% ../../nbs/presets/core.ipynb #f61721f4

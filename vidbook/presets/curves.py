@@ -27,4 +27,4 @@ def preset_curves(
 )->pd.DataFrame: # A row for each step and group: step, epoch, group, lr, mom, wd, frozen
     "All that the optimizer of a published training sees"
     rehearsed = RehearsedPreset(**vars(preset))
-    return pd.DataFrame(rehearsed.train(lengths_only(n_iter, bs or preset.batch), weights=False, n_out=len(preset.vocab)).rehearsed)
+    return pd.DataFrame(rehearsed.train(lengths_only(n_iter, bs or preset.batch), weights=False, n_out=preset.n_out).rehearsed)

@@ -34,7 +34,7 @@ def network_size(
     preset:Preset, # Any
 )->tuple: # Billions of multiply-adds for one view of its test, millions of parameters
     "What a network costs, counted"
-    return _counted(preset.arch, _hashable(preset.arch_kw), preset.inputs(), len(preset.vocab))
+    return _counted(preset.arch, _hashable(preset.arch_kw), preset.inputs(), preset.n_out)
 
 def _hashable(kw): return tuple(sorted((k, _hashable(v) if isinstance(v, dict) else v) for k,v in kw.items()))
 
