@@ -33,6 +33,13 @@ def test_doctor_survives_what_crashes_and_what_does_not_fit(tmp_path):
     assert found['decord']['state'] == 'bad' and 'exit status 7' in found['decord']['text']
 
 
+def test_doctor_tells_of_an_examination_that_is_not_there(capsys):
+    "It would do all of them for a slip of the pen, or leave one out and say that all is well"
+    for words in ('toch', 'optional,toch'):
+        assert main(['doctor', '--only', words])
+        assert "no examination 'toch'" in capsys.readouterr().err
+
+
 def test_doctor_waits_for_nobody(tmp_path):
     "A library that hangs when it is imported"
     from vidbook.cli.doctor import findings

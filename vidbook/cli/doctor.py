@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..io.pool import cpus, map_files
+from ..utils import VidbookError
 
 # %% ../../nbs/cli/doctor.ipynb #f58600b0
 class Finding(NamedTuple):
@@ -186,6 +187,7 @@ def findings(
 )->list: # Of `Finding`
     "All examinations, each in a process that may hang or crash"
     names, found = list(names or examinations), {}
+    if odd := [o for o in names if o not in examinations]: raise VidbookError(f'the doctor has no examination {odd[0]!r}: give some of {", ".join(examinations)}')
     try:
         for done in map_files(examine, names, workers=2, limit=limit, progress=False):
             found[done.item] = done.result or [Finding(done.item, done.item, 'bad', _line(done.error), 'reinstall the packages that it examines')]
@@ -210,6 +212,6 @@ def doctor(
     only:str='', # Only these examinations, separated by commas: packages, torch, pyav, decord, opencv, torchcodec, optional, works
 ):
     "Look at versions, devices, decoders, libraries and caches, and try everything once: `vidbook doctor`"
-    found = findings([o for o in only.split(',') if o in examinations])
+    found = findings([o.strip() for o in only.split(',')] if only else None)
     print(json_lib.dumps([o._asdict() for o in found], indent=1) if json else report(found))
     return int(any(o.state == 'bad' for o in found))

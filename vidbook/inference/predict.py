@@ -114,6 +114,7 @@ class Predictor:
     ):
         if average not in ('prob', 'score'): raise VidbookError(f"average={average!r}: a predictor averages views as 'prob' or as 'score'")
         if max_views < 1: raise VidbookError(f'max_views={max_views}: at least one clip must go at a time')
+        if on_error not in ('raise', 'salvage'): raise VidbookError(f"on_error={on_error!r}: a predictor can 'raise' or 'salvage'; `many` can 'skip'")
         if isinstance(source, (str, Path)):
             self.model, card = load_network(source, arch)
             self.spec, self.vocab, self.multi_label = card.clip_spec(), tuple(card.vocab), card.multi_label
