@@ -12,7 +12,9 @@ from vidbook.data.puppets import make_puppets
 from vidbook.data.squares import make_squares
 from vidbook.io.sample import Clip, Sampling
 from vidbook.models.inception_i3d import inception_i3d_slim
+from vidbook.models.slowonly import slowonly_slim
 from vidbook.models.tsm import tsm_slim
+from vidbook.presets.settings import with_settings
 
 by_pipeline = {}     # presets whose clips are made alike are tried once; those of skeletons and features in tests of their own
 for p in presets._all:
@@ -90,6 +92,16 @@ def test_predictor_and_test_agree(tmp_path):
         np.testing.assert_allclose(said, probs.numpy(), atol=1e-6)
         with learn.no_bar(): found = p.test(dls, pretrained=weights)
         assert found['accuracy'] == pytest.approx(float((said.argmax(1) == labels.numpy()).mean()))
+
+
+@pytest.mark.parametrize('name', ['tsn_r50_k400_dense_1x1x5', 'tsm_r50_k400_dense_1x1x8', 'tsm_r50_sthv2_1x1x8', 'i3d_r50_k400_dense_32x2'])
+def test_recipes_whose_clips_have_several_views(tmp_path, name):
+    "Their validation sees dense places, or the segments twice, and measures what a test of one crop does"
+    table, net = make_squares(tmp_path, n_train=2, n_valid=2), slowonly_slim if name.startswith('i3d') else tsm_slim
+    p = with_settings(presets.find(name), dict(size=32, test_size=32, short_side=36, batch=4, epochs=1)).but(arch=net, arch_kw={}, init=None)
+    learn = p.train(p.data(table, num_workers=0))
+    seen = list(learn.final_record)[-4:]
+    with learn.no_bar(): assert list(learn.validate(cbs=MultiView(average=p.average))) == pytest.approx(seen, abs=1e-6)
 
 
 def test_only_a_part_of_the_two_stream_network_learns(tmp_path):

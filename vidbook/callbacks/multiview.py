@@ -33,7 +33,7 @@ def average_views(
 # %% ../../nbs/callbacks/multiview.ipynb #2ea722cc
 class MultiView(Callback):
     "Validate and predict on several views of each video, averaged"
-    order,run_train = 12,False   # behind what changes (0) or casts (10) the batch, before what records it (50)
+    order,run_train,aside = 12,False,False   # behind what changes (0) or casts (10) the batch, before what records it (50)
     def __init__(self,
         clips:int=1, # Clips along the video
         crops:int=1, # Crops across the frame: 1 centre, 3 along the long side, 10 corners and centre, mirrored too
@@ -46,6 +46,8 @@ class MultiView(Callback):
 
     def before_validate(self):
         self.put_back()
+        self.aside = self.learn._grab_cbs(MultiView)[-1] is not self    # one that was given for this test comes behind the learner's own
+        if self.aside: return
         loss_func = self.learn.loss_func
         if self.average == 'prob' and (isinstance(loss_func, BCEWithLogitsLossFlat) or getattr(loss_func, 'multi_label', False)):
             raise ValueError("classes that do not exclude each other have no softmax: give MultiView(average='score')")
@@ -68,6 +70,7 @@ class MultiView(Callback):
 
     def before_batch(self):
         "All chunks but the last go through the model here, the last one as the learner's own batch"
+        if self.aside: return
         self.whole, self.learn.yb = self.learn.xb, to_device(self.learn.yb, self.place)
         if self.whole[0].ndim < self.dims+2: self.learn.xb, self.whole = self._fetch(self.whole), None; return
         *first, last = zip(*(x.flatten(0, 1).split(self.chunk) for x in self.whole))
@@ -75,7 +78,7 @@ class MultiView(Callback):
         self.learn.xb = self._fetch(last)
 
     def after_pred(self):
-        if self.whole is None: return
+        if self.aside or self.whole is None: return
         scores = torch.cat([*self.done, self.learn.pred]).float().unflatten(0, self.whole[0].shape[:2])
         self.learn.xb,self.whole,self.done = self.whole,None,None
         if self.average is None: self.learn.yb = tuple(y[:, None].expand(-1, scores.shape[1]) for y in self.learn.yb)

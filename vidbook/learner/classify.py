@@ -18,6 +18,7 @@ from fastai.torch_core import to_detach
 from fastcore.meta import delegates
 from fastprogress import fastprogress
 
+from ..callbacks.multiview import MultiView
 from ..callbacks.precision import Bf16, Fp16
 from ..io.source import VideoFile
 from .optim import GroupedOptimizer, param_groups
@@ -59,7 +60,7 @@ class VideoLearner(Learner):
     def _split(self, b):
         "Inputs and labels, as many as the loader of this batch says: a mixed training has several of both"
         super()._split(b)
-        if (n := getattr(self.dl, 'n_inp', None)) and len(b) > n: self.xb, self.yb = b[:n], b[n:]
+        if (n := getattr(getattr(self, 'dl', None), 'n_inp', None)) and len(b) > n: self.xb, self.yb = b[:n], b[n:]
 
     def to_detach(self, b, cpu=True, gather=True):
         "As fastai's, which would gather from all processes what all of them have"
@@ -118,6 +119,18 @@ def check_classes(
     return n
 
 # %% ../../nbs/learner/classify.ipynb #9eea0769
+def _has_views(spec):
+    "Does a plain test see several clips of a video?"
+    sampling = getattr(spec, 'test_sample', None) or getattr(spec, 'sample', None)
+    if sampling is None or getattr(spec, 'stack', False) or sampling.kind in ('untrimmed', 'pyramid', 'centred'): return False
+    return len(sampling(100, test=True, fps=25.)) > 1
+
+def _own_callbacks(learn, spec):
+    "What a learner needs for clips of a specification"
+    many = [MultiView(average='score' if is_multi_label(learn) else 'prob')] if _has_views(spec) else []
+    return [*spec.callbacks(), *many]                                            # first those that `ClipSpec.train_tfms` names
+
+# %% ../../nbs/learner/classify.ipynb #d6ece021
 @delegates(Learner.__init__)
 def video_learner(
     dls, # `VideoDataLoaders`, or any fastai loaders of clips (B, C, T, H, W)
@@ -142,4 +155,4 @@ def video_learner(
                          splitter=splitter or model.splitter, **kwargs)
     learn.arch, learn.arch_kw, learn.n_out, learn.rules = arch, arch_kw, n_out, tuple(rules)
     if weights is not None: learn.freeze()
-    return learn.add_cbs(dls.spec.callbacks() if hasattr(dls, 'spec') else ())   # those that `ClipSpec.train_tfms` names
+    return learn.add_cbs(_own_callbacks(learn, dls.spec) if hasattr(dls, 'spec') else ())

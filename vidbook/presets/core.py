@@ -198,6 +198,7 @@ def learner(self:Preset,
 ):
     "A learner for this network; with `pretrained` it knows the published classes already, if the data has them"
     from fastai.metrics import accuracy
+    from vidbook.callbacks.multiview import MultiView
     from vidbook.learner.classify import video_learner
     from vidbook.learner.optim import torch_opt
     from vidbook.metrics.recognition import MeanClassAccuracy, top5
@@ -205,6 +206,7 @@ def learner(self:Preset,
     kw = dict(metrics=[accuracy, top5, MeanClassAccuracy()], arch_kw=self.arch_kw, opt_func=torch_opt(self.opt, **self.opt_kw), rules=self.rules)|kw
     if self.loss_func is not ClassificationLoss or self.loss_kw: kw.setdefault('loss_func', self.loss())     # else that of the labels
     learn = video_learner(dls, self.arch, weights=weights, **kw)
+    for cb in learn._grab_cbs(MultiView): cb.average = self.average               # if its clips have several views
     if pretrained: (load_weights if tuple(dls.vocab) == self.vocab else init_from)(learn.model, self if pretrained is True else pretrained)
     return learn
 
