@@ -43,6 +43,16 @@ def test_press_a_cell(lab, shown):
     shown.screenshot('confusion')
 
 
+def test_cells_of_other_classes(lab, notebook):
+    "No number stays where another class has none"
+    grid = notebook.show("""import pandas as pd; from vidbook.widgets.classes import ConfusionGrid
+ConfusionGrid(pd.DataFrame([[1, 2, 0], [0, 3, 0], [0, 0, 4]], list('abc'), list('abc')), print, n=2).widget""")
+    cells = lambda: [o.strip() for o in grid.area.locator('.widget-gridbox button').all_inner_texts()]
+    lab.until(lambda: cells() == ['1', '2', '', '3'], 'a and b')
+    grid.choose('around', 'c')
+    lab.until(lambda: cells() == ['1', '', '', '4'], 'a and c')
+
+
 def test_filters(lab, shown):
     with shown.changes(lambda: clips(shown), 'another order'): shown.choose('by', 'least sure')
     with shown.changes(lambda: clips(shown), 'the next page'):

@@ -43,12 +43,12 @@ def strips(
 def players(
     clips, # `TensorVideo`s
     captions, # A text for each
-    fps:float=4, # Frames a second
+    fps:float=4, # Frames a second; more where a clip would last longer than 3 s
     height:int=128, # Of a player, in pixels
     max_bytes:int=4_000_000, # What does not fit is left out, and the page says so
 )->HTML:
     "Small videos that play in the page"
-    previews = [encode_preview(displayable(o), fps, max_seconds=60) for o in clips]
+    previews = [encode_preview(displayable(o), max(fps, o.shape[-3]/3)) for o in clips]
     return HTML(video_html(previews, captions, height, max_bytes))
 
 def _shown(clips, captions, ctxs, play, fps, height, max_bytes, n=8, colors=None):
@@ -68,8 +68,8 @@ def show_clips(x:TensorVideo, y, samples, ctxs=None, max_n=6, n=8, play=False, f
 
 @show_results.dispatch
 def show_clip_results(x:TensorVideo, y, samples, outs, ctxs=None, max_n=6, n=8, play=False, fps=4, height=None, max_bytes=4_000_000, **kwargs):
-    "`learn.show_results`: clips with their class and the predicted one, red where they differ"
+    "`learn.show_results`: clips with their class and the predicted one, orange where they differ"
     pairs = [(s[0], caption_of(s[1]), caption_of(o[0])) for s,o in zip(samples[:max_n], outs)]
     captions = [f'{true}' if true == pred else f'{true} / predicted: {pred}' for _,true,pred in pairs]
-    colors = ['green' if true == pred else 'firebrick' for _,true,pred in pairs]
+    colors = ['#0072B2' if true == pred else '#D55E00' for _,true,pred in pairs]              # told apart by the colour-blind
     return _shown([_pixels(o[0]) for o in pairs], captions, ctxs, play, fps, height, max_bytes, n, colors)

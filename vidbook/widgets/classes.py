@@ -156,7 +156,8 @@ def update(self:ConfusionGrid, change=None):
 def _paint(self:ConfusionGrid, button, count, label, pred):
     "A count on a button, coloured by its share of the row"
     looks, total = self.looks[label == pred], self.totals[label]
-    button.description, button.style = str(count or ''), looks[int(np.ceil(count/max(1, total)*(len(looks)-1)))]
+    button.description = str(count or ' ')                             # a button given an empty text goes on to show the one before
+    button.style = looks[int(np.ceil(count/max(1, total)*(len(looks)-1)))]
     button.tooltip = f'{count} of {total} videos of {label}: said {pred}'
 
 # %% ../../nbs/widgets/classes.ipynb #4d80b3f9

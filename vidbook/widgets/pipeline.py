@@ -6,7 +6,10 @@
 __all__ = ['clip_table', 'ClipTrace', 'stage_table', 'file_facts', 'sampled_frames', 'plot_sampled', 'Ruler', 'PipelineBrowser']
 
 # %% ../../nbs/widgets/pipeline.ipynb #b0a26a46
+import os
+from dataclasses import replace
 from functools import cached_property
+from html import escape
 
 import cv2
 import ipywidgets as widgets
@@ -18,11 +21,14 @@ from fastcore.basics import patch
 from IPython.display import display
 
 from ..core import displayable
-from ..data.item import Framing
+from ..data.item import Framing, Item
 from ..data.loaders import trace
+from ..data.transforms import OpenVideo
+from ..io.packets import MediaError
 from ..io.sample import coverage
-from ..io.video import info_of, open_video
+from ..io.video import info_of
 from ..io.write import contact_sheet
+from ..utils import VidbookError
 from .core import Scrubber, enable_widgets, facts_line, figure_bytes, in_row, menu
 
 # %% ../../nbs/widgets/pipeline.ipynb #8801337b
@@ -51,14 +57,18 @@ class ClipTrace:
         row = dls[split].items[i]
         self.video, self.label, self.id = getattr(row, 'video', row), getattr(row, 'label', None), getattr(row, 'id', i)
         self.stages, self._pictures = trace(dls, i, split, seed), {}
+        with self._open() as r: self.info, self.times, self.salvaged = info_of(r), np.append(r.pts, r.pts[-1] + 1/r.fps), r.salvaged
 
     def __len__(self): return self.idxs.size
     @cached_property
     def idxs(self): return next(o.data for o in self.stages if o.stage == 'SampleFrames')
-    @cached_property
-    def info(self):
-        "What is known of the file"
-        with open_video(self.video) as r: return info_of(r)
+    def _stage(self, has): return next((o for o in self.dls[self.split].clips.pipeline(self.split).stages if has(o)), None)
+
+    def _open(self):
+        "The file as the pipeline opens it, but never from a cache"
+        item = Item(self.video)
+        replace(self._stage(lambda o: isinstance(o, OpenVideo)) or OpenVideo(), cache=None)(item)
+        return item.reader
 
     def pictures(self,
         k:int, # Number of the stage
@@ -75,7 +85,7 @@ class ClipTrace:
         return displayable(torch.from_numpy(data.reshape(-1, *data.shape[-3:])).permute(3, 0, 1, 2))
 
     def _frames(self, idxs, short_side=240):
-        with open_video(self.video) as r: return r.frames(idxs, min(short_side, *r.size))
+        with self._open() as r: return r.frames(idxs, min(short_side, *r.size))
 
     def _boxed(self, picture, box):
         "A picture of the file with the box that will be decoded"
@@ -107,9 +117,10 @@ def file_facts(
     facts = dict(file=str(clip.video), clip=str(clip.id), label=str(clip.label), size=f'{i.width} x {i.height}', codec=i.codec,
                  rate=f'{i.fps:.3g} a second' + (', varying' if i.vfr else ''), length=f'{i.n_frames} frames, {i.duration:.2f} s',
                  sound='yes' if i.has_audio else 'no', reader=i.reader)
-    known = None if index is None or isinstance(clip.video, np.ndarray) else index.get(str(clip.video))
+    known = None if index is None or isinstance(clip.video, np.ndarray) else index.get(os.fspath(clip.video))
     if i.rotation: facts['rotation'] = f'{i.rotation} degrees'
     if known is not None and known.error: facts['warning'] = known.error
+    if clip.salvaged is not None: facts['salvaged'] = f'{i.n_frames} of {clip.salvaged} frames'
     return {k: v for k,v in facts.items() if v not in ('None', None)}
 
 # %% ../../nbs/widgets/pipeline.ipynb #e34f990c
@@ -119,12 +130,19 @@ def sampled_frames(
     "The frames that were taken"
     views, length = clip.idxs.shape
     steps = np.diff(clip.idxs, axis=1, prepend=-1)
-    kind = np.where(steps < 0, 'looped', np.where(steps == 0, 'padded', 'taken'))
+    anew = np.cumsum(steps < 0, axis=1) > 0
+    kind = np.where(anew, 'looped', np.where(steps == 0, 'padded', 'taken'))
     return pd.DataFrame(dict(view=np.repeat(np.arange(views), length), place=np.tile(np.arange(length), views), frame=clip.idxs.ravel(),
-                             second=(clip.idxs/clip.info.fps).ravel(), kind=kind.ravel()))
+                             second=clip.times[clip.idxs.ravel()], kind=kind.ravel()))
 
 # %% ../../nbs/widgets/pipeline.ipynb #8500cdab
 _marks = dict(taken='#0072B2', looped='#D55E00', padded='#E69F00')
+
+def _coverage(clip):
+    "How often the frames of the file are seen; None if that depends on more than the file"
+    sampling = clip._stage(lambda o: hasattr(o, 'sampling'))
+    if sampling is None or sampling.sampling.kind == 'centred': return None
+    return coverage(sampling.sampling, clip.info.n_frames, test=clip.split > 0, fps=clip.info.fps, pts=clip.times[:-1] if clip.info.vfr else None)
 
 def plot_sampled(
     clip:ClipTrace,
@@ -132,17 +150,15 @@ def plot_sampled(
     ax=None, # Axes to draw on
 ):
     "The ruler; returns its axes"
-    table, n, fps = sampled_frames(clip), clip.info.n_frames, clip.info.fps
-    ax = ax or plt.subplots(figsize=(7, .5 + .22*len(clip.idxs)), dpi=72, layout='constrained')[1]
-    stages = clip.dls[clip.split].clips.pipeline(clip.split).stages
-    sampling = next((o.sampling for o in stages if hasattr(o, 'sampling')), None)
-    if sampling is not None and sampling.kind != 'centred':
-        seen = coverage(sampling, n, test=clip.split > 0, fps=fps).seen
-        ax.imshow(seen[None], extent=(0, n/fps, -.6, len(clip.idxs)-.4), aspect='auto', cmap='Greys', vmin=0, vmax=2*seen.max())
+    table, views, known = sampled_frames(clip), len(clip.idxs), _coverage(clip)
+    several = table['kind'].nunique() > 1
+    ax = ax or plt.subplots(figsize=(7, .5 + .22*(views + several)), dpi=72, layout='constrained')[1]
+    if known is not None: ax.pcolormesh(clip.times, (-.6, views-.4), known.seen[None], cmap='Greys', vmin=0, vmax=2*known.seen.max())
     for kind,rows in table.groupby('kind'): ax.plot(rows['second'], rows['view'], '|', color=_marks[kind], ms=10, label=kind)
     if now is not None: ax.plot(table['second'][now], table['view'][now], 'o', mfc='none', mec='#CC79A7', ms=9)
-    ax.set(xlim=(0, n/fps), ylim=(len(clip.idxs)-.4, -.6), yticks=range(len(clip.idxs)), xlabel=f'seconds; {n} frames in all')
-    if table['kind'].nunique() > 1: ax.legend(fontsize=7, ncols=3)
+    never = '' if known is None else f', {known.never:.0%} are never seen'
+    ax.set(xlim=clip.times[[0, -1]], ylim=(views-.4, -.6), yticks=range(views), xlabel=f'seconds; {clip.info.n_frames} frames in all{never}')
+    if several: ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', bbox_to_anchor=(1, 1), borderaxespad=0)        # above: no frame is hidden
     return ax
 
 # %% ../../nbs/widgets/pipeline.ipynb #f24fe708
@@ -182,10 +198,9 @@ class PipelineBrowser:
         self.dls, self.seed = dls, 0
         self._make_controls(split)
         self.scrubber, self.facts, self.ruler, self.table = Scrubber(height=224), widgets.HTML(), Ruler(), widgets.HTML()
-        self.widget = widgets.VBox([in_row(*self.choice.values(), self.again), self.facts, self.ruler.widget, in_row(self.stage, self.other),
-                                    self.scrubber.widget, self.table])
-        self._search()
-        self.choice['clip'].value = i
+        self.below = widgets.VBox([self.ruler.widget, in_row(self.stage, self.other), self.scrubber.widget, self.table])
+        self.widget = widgets.VBox([in_row(*self.choice.values(), self.again), self.facts, self.below])
+        self._search(first=i)
         self.scrubber.slider.observe(self._mark, 'value')
 
     def _make_controls(self, split):
@@ -205,11 +220,13 @@ class PipelineBrowser:
 
 # %% ../../nbs/widgets/pipeline.ipynb #e7839831
 @patch
-def _search(self:PipelineBrowser, change=None):
-    "Offer the clips that are asked for"
+def _search(self:PipelineBrowser, change=None, first=0):
+    "Offer the clips that are asked for, 500 at most, with `first` among them"
     found = clip_table(self.dls, *(self.choice[o].value for o in ('split', 'label', 'search')))
-    options = [(f'{r.id}: {r.label}', r.i) for r in found.head(500).itertuples()]
+    if first and first not in found['i']: raise VidbookError(f'i={first}: the split has {len(found)} clips; give the number of one, from 0.')
+    options = [(f'{r.id}: {r.label}', r.i) for r in found[first//500*500:][:500].itertuples()]
     self.choice['clip'].options = options or [('nothing found', None)]
+    if first: self.choice['clip'].value = first
     self._pick()
 
 @patch
@@ -218,7 +235,8 @@ def _pick(self:PipelineBrowser, change=None, seed=0):
     i = self.choice['clip'].value
     if i is None or (i, self.choice['split'].value, seed) == getattr(self, '_picked', None): return
     self.seed, self._picked = seed, (i, self.choice['split'].value, seed)
-    self.clip = ClipTrace(self.dls, i, self.choice['split'].value, seed)
+    try: self.clip, self.below.layout.display = ClipTrace(self.dls, i, self.choice['split'].value, seed), None
+    except MediaError as e: self.clip, self.below.layout.display, self.facts.value = None, 'none', f'<b>{escape(str(e))}</b>'; return
     self.ruler.show(self.clip)
     self.facts.value = facts_line(file_facts(self.clip))
     self.table.value = stage_table(self.clip).to_html(index=False, na_rep='', border=0)
@@ -272,6 +290,7 @@ def picture(self:PipelineBrowser,
     n:int=10, # Frames of a stage
 ):
     "The ruler and a strip for each stage, for a page without a kernel; returns the figure"
+    if self.clip is None: raise VidbookError('the chosen clip cannot be read, so that there is no picture: choose another one')
     stages = self.clip.stages
     fig, axs = plt.subplots(len(stages)+1, 1, figsize=(7, .9*len(stages)+.9), dpi=64, layout='constrained')
     plot_sampled(self.clip, ax=axs[0])
