@@ -85,3 +85,21 @@ def test_boards_get_the_rows(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'wandb', SimpleNamespace(log=lambda numbers, step: told.extend((name, step) for name in numbers)))
     learn.fit(1, cbs=LogTraining(tmp_path, every=5))
     assert ('vidbook/grad_norm', 5) in told and ('vidbook/loss_cls', 7) in told
+
+
+def test_boards_show_results(table):
+    "What fastai's callbacks do if nothing is switched off: the network with a first batch before a loader runs, and pictures of results"
+    from plum import dispatch
+    learn, told = learner(table), []
+    batch = learn.dls.valid.one_batch()
+    learn._split(batch)
+    assert len(learn.xb) == len(learn.yb) == 1
+    decoded = learn.loss_func.decodes(learn.model(*learn.xb))
+    shown = learn.dls.valid.show_results(batch, decoded, show=False, max_n=9)
+    writer = SimpleNamespace(add_figure=lambda name, figure, step: told.append((name, len(figure.axes), step)))
+    dispatch.functions['tensorboard_log'](*shown, writer, 3)
+    assert told == [('Sample results', 4, 3)]                            # a batch has four clips
+    wandb = SimpleNamespace(Image=lambda figure: len(figure.axes))
+    with pytest.MonkeyPatch.context() as m:
+        m.setitem(sys.modules, 'wandb', wandb)
+        assert dispatch.functions['wandb_process'](*shown, None) == {'Prediction_Samples': 4}
