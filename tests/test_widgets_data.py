@@ -1,5 +1,5 @@
 "Marks through kills, torn lines and several processes; the cleaner and the browser with what notebooks cannot hold"
-import os, signal, subprocess, sys, time
+import os, re, signal, subprocess, sys, time
 
 import numpy as np
 import pandas as pd
@@ -236,3 +236,16 @@ def test_browser_page_is_capped(videos):
     small.controls['show'].value = 'clips'
     text = str(small.out.outputs)
     assert 'the page is capped' in text and len(text) < 6000
+
+
+def test_leaking_pairs_share_the_bytes_of_a_page(videos):
+    "What the page says of its size holds for all pairs together"
+    def page(max_bytes):
+        browser = DatasetBrowser(videos.assign(source=videos['label']), k=4, max_bytes=max_bytes)
+        browser.controls['show'].value = 'leaks'
+        return ''.join(o['data'].get('text/html', '') for o in browser.out.outputs)
+    clips = [len(o) for o in re.findall('<figure.*?</figure>', page(4_000_000))]
+    assert len(clips) == 4
+    most = sum(clips)*3//4
+    tight = page(most)
+    assert 0 < sum(len(o) for o in re.findall('<figure.*?</figure>', tight)) <= most and f'at most {most/1e6:.2g} MB a page' in tight

@@ -10,6 +10,7 @@ __all__ = ['page_grey', 'plotly_figure', 'PlotlyPage', 'enable_widgets', 'menu',
 import sys
 from html import escape
 from io import BytesIO
+from threading import RLock
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -87,7 +88,7 @@ class Viewer:
     plotly = False # Are there figures of it?
     def __init__(self):
         enable_widgets()
-        self.controls,self.out = self.make_controls(),widgets.Output()
+        self.controls,self.out,self.one = self.make_controls(),widgets.Output(),RLock()
         for control in self.controls.values(): control.observe(self.update, 'value')
         self.widget = widgets.VBox([in_row(*self.controls.values()), self.out])
         if self.plotly: self.widget.children += widgets.HTML(_words, layout=widgets.Layout(display='none')),
@@ -96,9 +97,10 @@ class Viewer:
 
     def values(self): return {name: control.value for name, control in self.controls.items()}
     def update(self, change=None):
-        "Show what the controls say"
-        self.out.outputs = ()
-        for thing in self.page(**self.values()): self.out.append_display_data(thing)
+        "Show what the controls say; one change after the other, as kernels with subshells handle cells and controls in threads of their own"
+        with self.one:
+            self.out.outputs = ()
+            for thing in self.page(**self.values()): self.out.append_display_data(thing)
 
     def _ipython_display_(self): display(self.widget)
 

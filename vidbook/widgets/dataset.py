@@ -155,18 +155,21 @@ def _clips(self:DatasetBrowser):
     rows = self.rows()
     shown = rows.iloc[self.start.value-1:self.start.value-1+self.k]
     count = f'{len(rows)} of {len(self.facts)} clips' + (f', from {self.start.value} to {self.start.value+len(shown)-1}' if len(shown) else '')
-    return [HTML(count), *self._players(shown)]
+    return [HTML(f'{count}. {self._cap()}'), *self._players(shown)]
 
 # %% ../../nbs/widgets/dataset.ipynb #e60730ed
 @patch
-def _players(self:DatasetBrowser, rows):
-    "Clips side by side; those that cannot be read are told of"
+def _cap(self:DatasetBrowser): return f'Of each the first 3 s, in all at most {self.max_bytes/1e6:.2g} MB a page'
+
+@patch
+def _players(self:DatasetBrowser, rows, parts=1):
+    "Clips side by side, one of so many parts of a page; those that cannot be read are told of"
     clips, captions, broken = [], [], []
     for row in rows.to_dict('records'):
         try: clips.append(video_preview(table_x(row, self.table.attrs['root'])))
         except MediaError as e: broken.append(HTML(f'<b>{escape(str(e))}</b>'))
         else: captions.append(clip_caption(row))
-    return [HTML(video_html(clips, captions, max_bytes=self.max_bytes)), *broken] if clips else broken
+    return [HTML(video_html(clips, captions, max_bytes=self.max_bytes//parts)), *broken] if clips else broken
 
 # %% ../../nbs/widgets/dataset.ipynb #ecbedf9c
 @patch
@@ -189,9 +192,9 @@ def _leaks(self:DatasetBrowser):
     "What is in two splits at once: a table, and the first pairs to play"
     found, clips = self.leaks(), self.facts.set_index('id', drop=False)
     looked = 'sources, bytes and pictures' if self.controls['pictures'].value else 'sources and bytes; "compare pictures" looks, too'
-    count = HTML(f'{len(found)} pairs of clips are in two splits at once (compared: {looked})')
+    count = HTML(f'{len(found)} pairs of clips are in two splits at once (compared: {looked}). {self._cap()}')
     pairs = found.iloc[self.start.value-1:self.start.value-1+self.k//2]
-    return [count, found, *(o for a,b in zip(pairs['a'], pairs['b']) for o in self._players(clips.loc[[a, b]]))]
+    return [count, found, *(o for a,b in zip(pairs['a'], pairs['b']) for o in self._players(clips.loc[[a, b]], len(pairs)))]
 
 # %% ../../nbs/widgets/dataset.ipynb #a60f8175
 @patch

@@ -20,6 +20,7 @@ from ..data.table import table_x
 from ..interpret.calibration import plot_calibration
 from ..interpret.classify import Predictions, play_clips, plot_strips
 from ..interpret.compare import compare, plot_changes
+from ..io.index import find_index
 from ..utils import VidbookError, atomic_path
 from .classes import PerClassResults, as_predictions
 from .core import Viewer, figure_bytes, in_row, menu
@@ -113,7 +114,7 @@ class ResultsExplorer(Viewer):
         k:int=8, # Clips on a page
         max_bytes:int=4_000_000, # Of all clips on a page
     ):
-        index = None if isinstance(preds, Predictions) else preds.dls.valid.clips.index
+        index = find_index(preds.table.attrs.get('root') or '.') if isinstance(preds, Predictions) else preds.dls.valid.clips.index
         self.preds = as_predictions(preds)
         self.state, self.max_bytes = ResultsState(self.preds, other, index, k), max_bytes
         self.classes = PerClassResults(self.preds, self.look_at)
@@ -133,8 +134,9 @@ class ResultsExplorer(Viewer):
     def rows(self): return self.state.rows
     def update(self, change=None):
         "Ask anew, unless only a page was turned, and show the page"
-        if change is None or change['owner'] is not self.controls['page']: self._ask()
-        super().update()
+        with self.one:
+            if change is None or change['owner'] is not self.controls['page']: self._ask()
+            super().update()
 
     def page(self, page, **values):
         count = f'{len(self.rows())} of {len(self.preds)} samples. Of each the first 3 s, in all at most {self.max_bytes/1e6:.2g} MB a page'
