@@ -22,7 +22,7 @@ from .block import VideoBlock
 from .geometry import as_wh
 from .heatmaps import heat_maps
 from .item import Framing
-from .show import caption_of
+from .show import caption_of, compared
 from .skeleton_ops import centred, compact_box, framed, streams, upright
 from .spec import Views
 from .transforms import CenterCrop, ClipPipeline, Flip, Geometry, RandomResizedCrop, Resize, SampleFrames
@@ -74,10 +74,9 @@ def show_poses(x:TensorPose|TensorHeat, y, samples, ctxs=None, max_n=6, **kwargs
 
 @show_results.dispatch
 def show_pose_results(x:TensorPose|TensorHeat, y, samples, outs, ctxs=None, max_n=6, **kwargs):
-    "`learn.show_results`: skeletons with their class and the predicted one, red where they differ"
-    pairs = [(s[0], caption_of(s[1]), caption_of(o[0])) for s, o in zip(samples[:max_n], outs)]
-    captions = [true if true == pred else f'{true} / predicted: {pred}' for _, true, pred in pairs]
-    return _shown([o[0] for o in pairs], captions, ctxs, ['green' if true == pred else 'firebrick' for _, true, pred in pairs])
+    "`learn.show_results`: skeletons with their class and the predicted one, orange where they differ"
+    skeletons, captions, colors = compared(samples, outs, max_n)
+    return _shown(skeletons, captions, ctxs, colors)
 
 # %% ../../nbs/data/skeleton.ipynb #881c664a
 class PoseReader:

@@ -21,7 +21,7 @@ from fasttransform import Transform
 from .block import VideoBlock
 from .jobs import run_jobs, run_options
 from .lists import read_frame_list
-from .show import caption_of
+from .show import caption_of, compared
 from .skeleton import PoseSpec
 from .spec import ClipSpec, Views
 from .transforms import ClipPipeline, SampleFrames
@@ -61,10 +61,9 @@ def show_sounds(x:TensorSound, y, samples, ctxs=None, max_n=6, **kwargs):
 
 @show_results.dispatch
 def show_sound_results(x:TensorSound, y, samples, outs, ctxs=None, max_n=6, **kwargs):
-    "`learn.show_results`: sounds with their class and the predicted one, red where they differ"
-    pairs = [(s[0], caption_of(s[1]), caption_of(o[0])) for s,o in zip(samples[:max_n], outs)]
-    captions = [true if true == pred else f'{true} / predicted: {pred}' for _,true,pred in pairs]
-    return _shown([o[0] for o in pairs], captions, ctxs, ['green' if true == pred else 'firebrick' for _,true,pred in pairs])
+    "`learn.show_results`: sounds with their class and the predicted one, orange where they differ"
+    sounds, captions, colors = compared(samples, outs, max_n)
+    return _shown(sounds, captions, ctxs, colors)
 
 # %% ../../nbs/data/sound.ipynb #cfe8ca02
 def read_features(
