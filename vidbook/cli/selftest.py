@@ -33,6 +33,8 @@ def steps(
             'tests': ([*pytest, '--durations=20', *_patience, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
 
 # %% ../../nbs/cli/selftest.ipynb #9f54c7f3
+_settings = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')             # where it stood; waiting threads sleep
+
 def _end(process):
     "End a program and all that it has started"
     if hasattr(os, 'killpg'): os.killpg(process.pid, signal.SIGABRT)            # on which Python says where it stands
@@ -46,7 +48,7 @@ def run_step(
 )->bool: # Did it pass, and did it run anything at all?
     "Run one program, show its output as it comes; one that takes too long ends and says where it stood"
     process = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-                               env=os.environ | dict(PYTHONFAULTHANDLER='1'), start_new_session=True)
+                               env=_settings | os.environ, start_new_session=True)
     late, said = Timer(limit, _end, [process]), ''
     late.start()
     try:
