@@ -7,18 +7,22 @@ import torch
 from fastai.callback.core import Callback
 from fasttransform import Transform
 
+import networks
 from vidbook.core import TensorVideo
 from vidbook.data.loaders import VideoDataLoaders
 from vidbook.data.squares import make_squares
 from vidbook.inference.predict import Predictor
 from vidbook.interpret import doctor   # gives learners their method
-from vidbook.interpret.gradcam import class_maps, gradcam, missed_frames
+from vidbook.interpret.gradcam import class_maps, gradcam, missed_frames, play_gradcam
+from vidbook.io.sample import Clip
 from vidbook.learner.classify import video_learner
 from vidbook.learner.state import random_state
 from vidbook.models.slowonly import slowonly_slim
+from vidbook.models.timesformer import timesformer
 from vidbook.models.tsm import tsm_slim
 from vidbook.models.tsn import tsn_slim
-from vidbook.utils import set_seed
+from vidbook.models.videomae import mae_vit_b, videomae
+from vidbook.utils import VidbookError, set_seed
 
 
 @pytest.fixture(scope='module')
@@ -43,6 +47,44 @@ def test_maps_of_every_network(arch, layer):
     assert maps.shape == (3, 4, 64, 96) and maps.isfinite().all() and maps.std() > 0
     assert torch.allclose(maps[1:2], class_maps(net, x[1:2], 1, layer), atol=1e-2*maps.abs().max())   # clips do not touch each other
     assert all(p.grad is None for p in net.parameters()) and not net.backbone.conv1._forward_hooks and not net.backbone._forward_hooks
+
+
+@pytest.mark.parametrize('name', networks.slim)
+def test_each_network_says_where_it_looks(name):
+    set_seed(0)
+    net, shape = networks.found[name](n_out=4), networks.slim[name].shape
+    x = torch.randn(3, *shape)
+    maps = class_maps(net, x, 1)
+    assert maps.shape[1:] == (shape[:3] if name == 'stgcn_slim' else shape[-3:])              # persons, frames, joints
+    assert maps.isfinite().all() and all(o.std() > 0 for o in maps)
+    assert torch.allclose(maps[1:2], class_maps(net, x[1:2], 1), atol=1e-2*maps.abs().max())
+    assert all(p.grad is None for p in net.parameters()) and not any(m._forward_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize('name', [k for k,o in networks.slim.items() if o.shape[0] == 3])
+def test_each_clip_network_has_its_overlay_and_its_curve(table, name):
+    n_frames = networks.slim[name].shape[1]
+    dls = VideoDataLoaders.from_table(table, Clip(1, n=n_frames), 64, short_side=64, bs=4, num_workers=0, train_tfms=())
+    set_seed(0)
+    learn = video_learner(dls, networks.found[name])
+    predict = Predictor(learn, views=(1, 3))
+    seen = max((gradcam(predict, dls.valid.items[0].video, o) for o in dls.vocab), key=lambda o: o.maps.max())   # one that something speaks for
+    assert seen.maps.shape == (3, n_frames, 64, 64) and seen.maps.max() == 1 and seen.importance.sum() == pytest.approx(1)
+    assert any(not np.array_equal(seen.overlays(v), seen.frames[v]) for v in range(3)) and play_gradcam(seen).data.count('<video') == 1
+
+
+def test_places_of_published_variants():
+    small = dict(dim=24, depth=2, n_heads=2, n_frames=4, size=32, patch=8)
+    nets = [timesformer(4, o, **small) for o in ('divided', 'joint', 'space')] + [mae_vit_b(4, **small), videomae(4, **small)]
+    for net in nets:
+        maps = class_maps(net, torch.randn(2, 3, 4, 32, 48), 1)                               # wider than its positions
+        assert maps.shape == (2, 4, 32, 48) and maps.std() > 0
+    with pytest.raises(VidbookError, match='no places of 2 clips'): class_maps(net, torch.randn(2, 3, 4, 32, 32), 1, 'backbone.fc_norm')
+    mvit = networks.found['mvit_slim'](n_out=4)
+    assert class_maps(mvit, torch.randn(2, 3, 5, 48, 80), 1).shape == (2, 5, 48, 80)          # sides that are halved unevenly
+    with pytest.raises(VidbookError, match='no places of 2 clips'): class_maps(mvit, torch.randn(2, 3, 8, 64, 64), 1, 'backbone.blocks.1.norm1')
+    one = tsn_slim(n_out=4)
+    assert class_maps(one, torch.randn(2, 3, 1, 64, 64), 1).shape == (2, 1, 64, 64)           # a clip of one frame
 
 
 def test_the_mean_of_the_map_is_the_score():

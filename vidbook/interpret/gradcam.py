@@ -9,6 +9,7 @@ __all__ = ['class_maps', 'overlay', 'GradCAM', 'gradcam', 'hide_frame', 'missed_
 # %% ../../nbs/interpret/gradcam.ipynb #57d12679
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from IPython.display import HTML
 from ..core import displayable
 from ..inference.predict import Predictor, _array, _as_views
 from ..io.write import contact_sheet, encode_preview, video_html
+from ..models.core import Places
 from ..utils import VidbookError
 
 # %% ../../nbs/interpret/gradcam.ipynb #bdf8c5f9
@@ -30,46 +32,65 @@ def _leaves(out, kept):
     return kept[-1].clone()                                                  # what follows may work in place
 
 @contextmanager
-def _caught(layer):
-    "A list that gets the tensors which `layer` gives; gradients end there"
+def _caught(layers):
+    "A list that gets the tensors which `layers` give; gradients end there"
     kept = []
-    handle = layer.register_forward_hook(lambda module, args, out: _leaves(out, kept))
+    handles = [o.register_forward_hook(lambda module, args, out: _leaves(out, kept)) for o in layers]
     try: yield kept
-    finally: handle.remove()
+    finally:
+        for o in handles: o.remove()
 
 def _layer_of(model, layer):
     "A module of `model`, by its name or as it is"
-    if layer is None: return model.backbone
     names = dict(model.named_modules())
     if isinstance(layer, str) and layer not in names:
         raise VidbookError(f'the network has no layer {layer!r}; give one of named_modules(), such as {list(names)[-1]!r}')
     return names[layer] if isinstance(layer, str) else layer
 
+# %% ../../nbs/interpret/gradcam.ipynb #1128c76f
+def _places_of(model, layer, shape):
+    "Where clips of this shape are looked at"
+    own = getattr(model.backbone, 'places', None)
+    known = own(shape) if own else Places((model.backbone,))
+    return known if layer is None else known._replace(layers=(_layer_of(model, layer),))
+
 # %% ../../nbs/interpret/gradcam.ipynb #8e139bbc
-def _as_places(t, n_clips):
+def _token_places(t, n_clips, grid):
+    "Tokens of clips or of their frames as (B, C, T, h, w); None if they are not as many as the grid has places, and one for the whole"
+    rows = t.reshape(n_clips, -1, *t.shape[-2:])                             # (B, 1 or T, tokens, C)
+    n = prod(grid)//rows.shape[1]
+    if rows.shape[1] not in (1, grid[0]) or rows.shape[2]-n not in (0, 1): return None
+    return rows[:, :, -n:].reshape(n_clips, *grid, -1).permute(0, 4, 1, 2, 3)
+
+def _as_places(t, n_clips, grid=None):
     "What a layer gives as (B, C, T, h, w); a 2-D network has its frames in the batch"
-    if t.ndim == 4 and len(t) % n_clips == 0 and len(t) > n_clips: return t.unflatten(0, (n_clips, -1)).transpose(1, 2)
-    if t.ndim == 5 and len(t) == n_clips: return t
+    found = None
+    if grid and t.ndim in (3, 4) and len(t) % n_clips == 0: found = _token_places(t, n_clips, grid)
+    if found is None and t.ndim == 4 and len(t) % n_clips == 0: found = t.unflatten(0, (n_clips, -1)).transpose(1, 2)
+    if found is None and t.ndim == 5 and len(t) == n_clips: found = t
+    if found is not None: return found
     raise VidbookError(f'this layer gives {tuple(t.shape)}, no places of {n_clips} clips (B, C, T, h, w): name an earlier one, layer=...')
 
+# %% ../../nbs/interpret/gradcam.ipynb #d1a2eb27
 def _density(features, gradients):
     "What each place adds to the score, as if it were everywhere (B, T, h, w)"
     return (gradients.mean((3, 4), keepdim=True)*features).sum(1)*features[0, 0].numel()
 
 def class_maps(
     model, # A network, `arch(n_out)`
-    x:torch.Tensor, # Clips as the network receives them (B, C, T, H, W)
+    x:torch.Tensor, # Clips as the network receives them (B, C, T, H, W); or sounds (B, 1, T, F), or skeletons (B, M, T, V, C)
     k:int, # Number of the class
-    layer=None, # Module or its name whose output is looked at; the backbone if left out
-)->torch.Tensor: # (B, T, H, W); above zero: speaks for the class. The mean is its score, if the head averages
+    layer=None, # Module or its name whose output is looked at; the backbone, or where it still has places, if left out
+)->torch.Tensor: # (B, T, H, W), (B, 1, T, F) or (B, M, T, V); above zero: speaks for the class. The mean is its score, if the head averages
     "What each place and time of clips adds to the score of a class"
     model.eval()
-    with _caught(_layer_of(model, layer)) as kept, torch.enable_grad(): score = model(x)[:, k].sum()
-    if not kept: raise VidbookError('this layer has no part in what the network says: name another one')
-    gradients = torch.autograd.grad(score, kept)
-    pairs = [[_as_places(o.detach(), len(x)) for o in pair] for pair in zip(kept, gradients)]
+    looked = _places_of(model, layer, x.shape)
+    with _caught(looked.layers) as kept, torch.enable_grad(): score = model(x)[:, k].sum()
+    gradients = torch.autograd.grad(score, kept, allow_unused=True) if kept else ()
+    pairs = [[_as_places(o.detach(), len(x), looked.grid) for o in pair] for pair in zip(kept, gradients) if pair[1] is not None]
+    if not pairs: raise VidbookError('this layer has no part in what the network says: name another one')
     maps = [_density(*pair)[:, None] for pair in pairs]
-    return sum(F.interpolate(o, x.shape[-3:], mode='trilinear', align_corners=False)[:, 0] for o in maps)
+    return sum(F.interpolate(o, tuple(looked.size or x.shape[-3:]), mode='trilinear', align_corners=False)[:, 0] for o in maps)
 
 # %% ../../nbs/interpret/gradcam.ipynb #1168255c
 _colours = (matplotlib.colormaps['inferno'](np.linspace(0, 1, 256))[:, :3]*255).astype(np.float32)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..layers.init import init_weights
-from .core import PoolHead, VideoModel
+from .core import Places, PoolHead, VideoModel
 
 # %% ../../nbs/models/c3d.ipynb #ffb6ceb6
 _plan = ((1, 'a', 1), (2, 'a', 2), (3, 'ab', 4), (4, 'ab', 8), (5, 'ab', 8))      # stage, its convolutions, width
@@ -46,6 +46,8 @@ class C3D(nn.Sequential):
     def forward(self, x):
         if x.shape[1:] != self.takes: raise ValueError(self.advice(tuple(x.shape[1:])))
         return super().forward(x.contiguous(memory_format=torch.channels_last_3d))
+
+    def places(self, shape): return Places((self.conv5b,)) # See `Places`
 
     def advice(self, shape):
         "What is wrong with clips of another shape"

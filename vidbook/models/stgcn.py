@@ -11,7 +11,7 @@ from torch import nn
 
 from ..layers.graph import adjacency, layout_of
 from ..layers.init import init_weights
-from .core import PoolHead, VideoModel, mmaction_keys
+from .core import Places, PoolHead, VideoModel, mmaction_keys
 
 # %% ../../nbs/models/stgcn.ipynb #3c37ff68
 class GraphConv(nn.Module):
@@ -83,6 +83,8 @@ class StGcn(nn.Module):
         x = x.unflatten(1, (v, c)).permute(0, 2, 3, 1).contiguous()             # (B*M, C, T, V)
         for block in self.gcn: x = block(x)
         return x.unflatten(0, (b, m))
+
+    def places(self, shape): return Places((self.gcn[-1],), size=shape[1:4]) # See `Places`; persons, frames and joints
 
 # %% ../../nbs/models/stgcn.ipynb #475f7387
 class PersonHead(PoolHead):

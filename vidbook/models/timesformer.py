@@ -8,10 +8,11 @@ __all__ = ['timesformer_keys', 'DividedBlock', 'TimeSformer', 'copied_time', 'ti
 
 # %% ../../nbs/models/timesformer.ipynb #7e8945b1
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..layers.attention import Attention, TransformerBlock, drop_rates, init_transformer, resize_positions
-from .core import PoolHead, VideoModel, mmaction_keys
+from .core import Places, PoolHead, VideoModel, mmaction_keys
 from .vit import CubeEmbed, hf_block_keys, mmaction_block_keys, timm_block_keys
 
 # %% ../../nbs/models/timesformer.ipynb #3da1730d
@@ -105,6 +106,11 @@ class TimeSformer(nn.Module):
         if name == 'time_embed': return resize_positions(value, (value.shape[1], 1, 1), (self.n_frames, 1, 1))
         side = round((value.shape[1]-1)**.5)
         if name == 'pos_embed' and side**2 == value.shape[1]-1: return _places(value, (side, side), self.grid)
+
+# %% ../../nbs/models/timesformer.ipynb #1b08dba0
+@patch
+def places(self:TimeSformer, shape): # See `Places`; what the last block gives, only the class token is read of
+    return Places((self.blocks[-1].norm1,), (shape[2], *(n//k for n, k in zip(shape[3:], self.patch_embed.cube))))
 
 # %% ../../nbs/models/timesformer.ipynb #f2c290a8
 def copied_time(state):

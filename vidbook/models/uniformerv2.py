@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..layers.attention import Attention, init_transformer
 from ..layers.temporal import fold_time
 from .clip import ClipTower, QuickGELU, clip_block_keys
-from .core import PoolHead, VideoModel, mmaction_keys
+from .core import Places, PoolHead, VideoModel, mmaction_keys
 
 # %% ../../nbs/models/uniformerv2.ipynb #d4a2c80c
 class QueryAttention(Attention):
@@ -73,6 +73,9 @@ class UniFormerV2(ClipTower):
         self.queries, self.norm = nn.ModuleList([ClipQuery(dim, self.n_heads, query_dropout) for _ in range(n_queries)]), nn.LayerNorm(dim)
         init_transformer(self.queries)
         for query in self.queries: query.init_as_nothing()
+
+    def places(self, shape): # See `Places`; the tokens that the clip's token asks, and those that the frames' own ask
+        return Places((*(o.norm3 for o in self.queries[-1:]), self.blocks[-1].norm1), (shape[2], *self.grid))
 
     def forward(self, x):
         n_frames, first = x.shape[2], len(self.blocks)-len(self.queries)

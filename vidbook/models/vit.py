@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..layers.attention import TransformerBlock, drop_rates, init_transformer, resize_positions, sinusoid_positions
+from .core import Places
 
 # %% ../../nbs/models/vit.ipynb #26c4c204
 class CubeEmbed(nn.Module):
@@ -75,6 +76,9 @@ class VisionTransformer(nn.Module):
                              f'or give its function n_frames={x.shape[2]}')
         x = self.patch_embed(x)
         return x.flatten(2).mT+self.positions(tuple(x.shape[2:]))
+
+    def places(self, shape): # See `Places`
+        return Places((self.blocks[-1],), tuple(n//k for n, k in zip(shape[2:], self.patch_embed.cube)))
 
     def forward(self, x):
         x = self.tokens(x)
