@@ -52,3 +52,14 @@ def test_bad_arguments_are_one_sentence(tmp_path, capsys):
         assert main(['quickstart', *words]) == 1
         err = capsys.readouterr().err.strip()
         assert part in err and len(err.splitlines()) == 1 and 'Traceback' not in err
+
+
+@pytest.mark.parametrize('able', [True, False])
+def test_bfloat16_only_where_the_device_computes_in_it(monkeypatch, able):
+    from types import SimpleNamespace
+    from vidbook.cli.quickstart import train
+    monkeypatch.setattr('vidbook.callbacks.precision.computes_bf16', lambda device: able)
+    done = []
+    train(SimpleNamespace(dls=SimpleNamespace(device='cpu'), to_bf16=lambda: done.append('bf16'), fit_one_cycle=lambda *_: done.append('fit'),
+                          recorder=SimpleNamespace(values=[])))
+    assert done == ['bf16', 'fit'] if able else done == ['fit']

@@ -187,7 +187,8 @@ def findings(
 )->list: # Of `Finding`
     "All examinations, each in a process that may hang or crash"
     names, found = list(names or examinations), {}
-    if odd := [o for o in names if o not in examinations]: raise VidbookError(f'the doctor has no examination {odd[0]!r}: give some of {", ".join(examinations)}')
+    if odd := [o for o in names if o not in examinations]:
+        raise VidbookError(f'the doctor has no examination {odd[0]!r}: give some of {", ".join(examinations)}')
     try:
         for done in map_files(examine, names, workers=2, limit=limit, progress=False):
             found[done.item] = done.result or [Finding(done.item, done.item, 'bad', _line(done.error), 'reinstall the packages that it examines')]

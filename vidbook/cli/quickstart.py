@@ -113,8 +113,9 @@ def train(
     learn, # The learner
     recipe:dict=recipe, # Numbers of the training
 )->list: # (training loss, held-out loss, held-out accuracy) of each epoch
-    "One cycle in bfloat16"
-    learn.to_bf16()
+    "One cycle, in bfloat16 where the device computes in it"
+    from vidbook.callbacks.precision import computes_bf16
+    if computes_bf16(learn.dls.device): learn.to_bf16()
     learn.fit_one_cycle(recipe['epochs'], recipe['lr'])
     return [tuple(row) for row in learn.recorder.values]   # the recorder starts anew with every validation
 

@@ -23,6 +23,7 @@ def caption_of(
     if isinstance(label, (list, tuple)) or hasattr(label, 'items'): return '; '.join(map(str, label))
     return str(label.tolist() if isinstance(label, torch.Tensor) else label)
 
+# %% ../../nbs/data/show.ipynb #04586e64
 def compared(
     samples, # Decoded (input, class)
     outs, # Decoded (predicted class,)
@@ -34,6 +35,7 @@ def compared(
     captions = [true if true == pred else f'{true} / predicted: {pred}' for _,true,pred in triples]
     return inputs, captions, ['#0072B2' if true == pred else '#D55E00' for _,true,pred in triples]      # told apart by the colour-blind
 
+# %% ../../nbs/data/show.ipynb #071b2f81
 def strips(
     clips, # `TensorVideo`s
     captions, # A text for each

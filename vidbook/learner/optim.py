@@ -26,7 +26,8 @@ class TorchOptimizer(OptimWrapper):
     def __init__(self, params=None, opt=None, **kwargs):
         try: super().__init__(params, opt, **kwargs)
         except (ValueError, TypeError) as e:
-            raise VidbookError(f'{getattr(opt, "__name__", opt)} cannot train this network ({e}): mend its arguments, or take another optimizer') from e
+            name = getattr(opt, '__name__', opt)
+            raise VidbookError(f'{name} cannot train this network ({e}): mend its arguments, or take another optimizer') from e
 
     def _set_hyper(self, k, v):
         if k in self.bwd_map: return super()._set_hyper(k, v)

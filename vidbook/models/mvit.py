@@ -11,7 +11,6 @@ __all__ = ['mvit_keys', 'MultiscaleBlock', 'block_plan', 'ClipEmbed', 'MViT', 'r
 import re
 
 import torch
-from fastcore.basics import patch
 from torch import nn
 
 from ..layers.attention import DropPath, Mlp, drop_rates, init_transformer, resize_positions
@@ -157,12 +156,13 @@ class MViT(nn.Module):
         "A table of positions from a network for clips of another size"
         return resized_table(value, self.get_parameter(name), self.size) if _is_position(name) else None
 
-# %% ../../nbs/models/mvit.ipynb #62be571e
-@patch
-def places(self:MViT, shape): # See `Places`; what the last block gives, only the class token is read of
+# %% ../../nbs/models/mvit.ipynb #6524c75c
+def _places(self, shape): # See `Places`; what the last block gives, only the class token is read of
     size = _coarser(shape[2:], self.patch_embed.projection.stride)
     for block in self.blocks[:-1]: size = _coarser(size, block.around.stride) if block.around else size
     return Places((self.blocks[-1].norm1,), size)
+
+MViT.places = _places
 
 # %% ../../nbs/models/mvit.ipynb #9998aeb2
 def resized_table(

@@ -8,7 +8,6 @@ __all__ = ['timesformer_keys', 'DividedBlock', 'TimeSformer', 'copied_time', 'ti
 
 # %% ../../nbs/models/timesformer.ipynb #7e8945b1
 import torch
-from fastcore.basics import patch
 from torch import nn
 
 from ..layers.attention import Attention, TransformerBlock, drop_rates, init_transformer, resize_positions
@@ -108,9 +107,10 @@ class TimeSformer(nn.Module):
         if name == 'pos_embed' and side**2 == value.shape[1]-1: return _places(value, (side, side), self.grid)
 
 # %% ../../nbs/models/timesformer.ipynb #1b08dba0
-@patch
-def places(self:TimeSformer, shape): # See `Places`; what the last block gives, only the class token is read of
+def _places(self, shape): # See `Places`; what the last block gives, only the class token is read of
     return Places((self.blocks[-1].norm1,), (shape[2], *(n//k for n, k in zip(shape[3:], self.patch_embed.cube))))
+
+TimeSformer.places = _places
 
 # %% ../../nbs/models/timesformer.ipynb #f2c290a8
 def copied_time(state):

@@ -54,9 +54,9 @@ def nearest(
     "The three names that are most like it, as text"
     return ', '.join(get_close_matches(name, names, 3, cutoff=0))
 
-# %% ../../nbs/presets/core.ipynb #d6a8284d
 def _momentum(): return dict(momentum=.9)
 
+# %% ../../nbs/presets/core.ipynb #d6a8284d
 @dataclass(frozen=True)
 class Preset:
     "One published result: network, clips, recipe, weights and numbers"

@@ -58,6 +58,7 @@ _cosine = dict(fit=cosine_schedule(10, 2))
 _sports = dict(labels='multisports', background=False, loss_kw=dict(multi=False), clip_grad=5., fit=step_schedule(8, (6, 7), 5))
 _dense = dict(sample=Sampling(Clip(8, 8), 'centred'))
 
+# %% ../../nbs/presets/detection.ipynb #afd9092d
 def _file(path): return f'{openmmlab}{path}.pth'
 def _older(config, stamp): return _file(f'recognition/slowfast/{config}/{config}_{stamp}')
 def _body(config, stamp, folder=None): return _file(f'v1.0/recognition/slowonly/{folder or config}/{config}_{stamp}')
@@ -65,7 +66,8 @@ def _non_local(clip, stamp):
     config = f'slowonly_nl_embedded_gaussian_r50_{clip}_150e_kinetics400_rgb'
     return _file(f'recognition/slowonly/{config}/{config}_{stamp}')
 
-_sf4, _sf8 = _older('slowfast_r50_4x16x1_256e_kinetics400_rgb', '20200704-bcde7ed7'), _older('slowfast_r50_8x8x1_256e_kinetics400_rgb', '20200716-73547d2b')
+_sf4 = _older('slowfast_r50_4x16x1_256e_kinetics400_rgb', '20200704-bcde7ed7')
+_sf8 = _older('slowfast_r50_8x8x1_256e_kinetics400_rgb', '20200716-73547d2b')
 _so4 = _body('slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb', '20220901-e7b65fad')
 _so8 = _body('slowonly_imagenet-pretrained-r50_8xb16-8x8x1-steplr-150e_kinetics400-rgb', '20220901-df42dc84')
 _k700_4 = _body('slowonly_imagenet-pretrained-r50_16xb16-4x16x1-steplr-150e_kinetics700-rgb', '20220901-f73b3e89',
@@ -91,8 +93,8 @@ _slowfast_presets = (
     _sf('r50_ava22_8x8', 'slowfast_kinetics400-pretrained-r50_8xb6-8x8x1-cosine-10e_ava22-rgb', '20220906-d934a48f', 25.9, **_six),
     _sf('r50_ava22_8x8_max', 'slowfast_kinetics400-pretrained-r50-temporal-max_8xb6-8x8x1-cosine-10e_ava22-rgb', '20220906-13a9078e', 26.41,
         arch_kw=dict(time='max'), **_six),
-    _sf('r50_ava22_8x8_max_focal', 'slowfast_r50-k400-pre-temporal-max-focal-alpha3-gamma1_8xb6-8x8x1-cosine-10e_ava22-rgb', '20220906-dd59e26f', 26.65,
-        arch_kw=dict(time='max'), loss_kw=_focal, **_six),
+    _sf('r50_ava22_8x8_max_focal', 'slowfast_r50-k400-pre-temporal-max-focal-alpha3-gamma1_8xb6-8x8x1-cosine-10e_ava22-rgb', '20220906-dd59e26f',
+        26.65, arch_kw=dict(time='max'), loss_kw=_focal, **_six),
     _sf('r50_multisports_4x16', 'slowfast_kinetics400-pretrained-r50_8xb16-4x16x1-8e_multisports-rgb', '20230320-af666368', 36.88, 'f-mAP',
         init=_sf4, base_lr=.01125, **_sports))
 
@@ -103,6 +105,21 @@ _whole = dict(context=True, time='max')
 def _ava_kinetics(name, mm, stamp, value, init=_k700, **kw):
     return _so(f'r50_avakinetics_{name}', f'slowonly_{mm}_ava-kinetics-rgb', f'20221205-{stamp}', value, init=init, **{**_kinetics, **_dense, **kw})
 
+_avakinetics_presets = (
+    _ava_kinetics('4x16_k400', 'k400-pre-r50_8xb8-4x16x1-10e', '33e3ca7c', 24.53, _so4, sample=_slowonly.sample),
+    _ava_kinetics('8x8_k400', 'k400-pre-r50_8xb8-8x8x1-10e', '8f8dff3b', 26.1, _so8),
+    _ava_kinetics('4x16', 'k700-pre-r50_8xb8-4x16x1-10e', 'a07e8c15', 25.87, sample=_slowonly.sample),
+    _ava_kinetics('8x8', 'k700-pre-r50_8xb8-8x8x1-10e', '16a01c37', 27.82),
+    _ava_kinetics('8x8_context', 'k700-pre-r50-context_8xb8-8x8x1-10e', '5d514f8c', 28.31, arch_kw=dict(context=True)),
+    _ava_kinetics('8x8_context_max', 'k700-pre-r50-context-temporal-max_8xb8-8x8x1-10e', '5b5e71eb', 28.48, arch_kw=_whole),
+    _ava_kinetics('8x8_context_max_hidden', 'k700-pre-r50-context-temporal-max-nl-head_8xb8-8x8x1-10e', '87624265', 29.83,
+                  arch_kw=dict(**_whole, hidden=True)),
+    _ava_kinetics('8x8_context_max_hidden_focal', 'k700-pre-r50-context-temporal-max-nl-head_8xb8-8x8x1-focal-10e', '37aa8395', 30.33,
+                  arch_kw=dict(**_whole, hidden=True), loss_kw=dict(gamma=1.)),
+    _ava_kinetics('16x4_tricks', 'k700-pre-r50_8xb8-16x4x1-10e-tricks', 'dd652f81', 31.29, sample=Sampling(Clip(16, 4), 'centred'),
+                  arch_kw=dict(**_whole, hidden=True), loss_kw=dict(gamma=1.)))
+
+# %% ../../nbs/presets/detection.ipynb #66bb465a
 _slowonly_presets = (
     _so('r50_ava21_4x16', 'slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-20e_ava21-rgb', '20220906-953ef5fe', 20.72, init=_so4),
     _so('r50_ava21_4x16_k700', 'slowonly_kinetics700-pretrained-r50_8xb16-4x16x1-20e_ava21-rgb', '20220906-b3b6d44e', 22.77, init=_k700_4),
@@ -112,17 +129,7 @@ _slowonly_presets = (
         arch=roi_slowonly_r50_nl, init=_non_local('8x8x1', '20210308-e8dd9e82'), **_dense),
     _so('r101_ava21_8x8', 'slowonly_kinetics400-pretrained-r101_8xb16-8x8x1-20e_ava21-rgb', '20220906-43f16877', 24.83,
         arch=roi_slowonly_r101, init=_r101, **_dense),
-    _so('r50_multisports_4x16', 'slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-8e_multisports-rgb', '20230320-a1ca5e76', 26.4, 'f-mAP', init=_so4, **_sports),
-    _ava_kinetics('4x16_k400', 'k400-pre-r50_8xb8-4x16x1-10e', '33e3ca7c', 24.53, _so4, sample=_slowonly.sample),
-    _ava_kinetics('8x8_k400', 'k400-pre-r50_8xb8-8x8x1-10e', '8f8dff3b', 26.1, _so8),
-    _ava_kinetics('4x16', 'k700-pre-r50_8xb8-4x16x1-10e', 'a07e8c15', 25.87, sample=_slowonly.sample),
-    _ava_kinetics('8x8', 'k700-pre-r50_8xb8-8x8x1-10e', '16a01c37', 27.82),
-    _ava_kinetics('8x8_context', 'k700-pre-r50-context_8xb8-8x8x1-10e', '5d514f8c', 28.31, arch_kw=dict(context=True)),
-    _ava_kinetics('8x8_context_max', 'k700-pre-r50-context-temporal-max_8xb8-8x8x1-10e', '5b5e71eb', 28.48, arch_kw=_whole),
-    _ava_kinetics('8x8_context_max_hidden', 'k700-pre-r50-context-temporal-max-nl-head_8xb8-8x8x1-10e', '87624265', 29.83, arch_kw=dict(**_whole, hidden=True)),
-    _ava_kinetics('8x8_context_max_hidden_focal', 'k700-pre-r50-context-temporal-max-nl-head_8xb8-8x8x1-focal-10e', '37aa8395', 30.33,
-                  arch_kw=dict(**_whole, hidden=True), loss_kw=dict(gamma=1.)),
-    _ava_kinetics('16x4_tricks', 'k700-pre-r50_8xb8-16x4x1-10e-tricks', 'dd652f81', 31.29, sample=Sampling(Clip(16, 4), 'centred'),
-                  arch_kw=dict(**_whole, hidden=True), loss_kw=dict(gamma=1.)))
+    _so('r50_multisports_4x16', 'slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-8e_multisports-rgb', '20230320-a1ca5e76', 26.4, 'f-mAP',
+        init=_so4, **_sports))
 
-detection_presets = _slowonly_presets+_slowfast_presets
+detection_presets = _slowonly_presets+_avakinetics_presets+_slowfast_presets

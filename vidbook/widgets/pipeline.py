@@ -158,7 +158,8 @@ def plot_sampled(
     if now is not None: ax.plot(table['second'][now], table['view'][now], 'o', mfc='none', mec='#CC79A7', ms=9)
     never = '' if known is None else f', {known.never:.0%} are never seen'
     ax.set(xlim=clip.times[[0, -1]], ylim=(views-.4, -.6), yticks=range(views), xlabel=f'seconds; {clip.info.n_frames} frames in all{never}')
-    if several: ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', bbox_to_anchor=(1, 1), borderaxespad=0)        # above: no frame is hidden
+    if several:                                                                                 # above: no frame is hidden
+        ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', bbox_to_anchor=(1, 1), borderaxespad=0)
     return ax
 
 # %% ../../nbs/widgets/pipeline.ipynb #f24fe708
