@@ -157,12 +157,12 @@ class MViT(nn.Module):
         return resized_table(value, self.get_parameter(name), self.size) if _is_position(name) else None
 
 # %% ../../nbs/models/mvit.ipynb #6524c75c
-def _places(self, shape): # See `Places`; what the last block gives, only the class token is read of
+def _last_places(self, shape): # See `Places`; what the last block gives, only the class token is read of
     size = _coarser(shape[2:], self.patch_embed.projection.stride)
     for block in self.blocks[:-1]: size = _coarser(size, block.around.stride) if block.around else size
     return Places((self.blocks[-1].norm1,), size)
 
-MViT.places = _places
+MViT.places = _last_places
 
 # %% ../../nbs/models/mvit.ipynb #9998aeb2
 def resized_table(

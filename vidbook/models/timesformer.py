@@ -107,10 +107,10 @@ class TimeSformer(nn.Module):
         if name == 'pos_embed' and side**2 == value.shape[1]-1: return _places(value, (side, side), self.grid)
 
 # %% ../../nbs/models/timesformer.ipynb #1b08dba0
-def _places(self, shape): # See `Places`; what the last block gives, only the class token is read of
+def _last_places(self, shape): # See `Places`; what the last block gives, only the class token is read of
     return Places((self.blocks[-1].norm1,), (shape[2], *(n//k for n, k in zip(shape[3:], self.patch_embed.cube))))
 
-TimeSformer.places = _places
+TimeSformer.places = _last_places
 
 # %% ../../nbs/models/timesformer.ipynb #f2c290a8
 def copied_time(state):
