@@ -34,6 +34,8 @@ def steps(
 
 # %% ../../nbs/cli/selftest.ipynb #9f54c7f3
 _settings = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')             # where it stood; waiting threads sleep
+_cpu = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
+if 'avx2' in _cpu and 'avx512' not in _cpu: _settings['ONEDNN_MAX_CPU_ISA'] = 'AVX'
 
 def _end(process):
     "End a program and all that it has started"
