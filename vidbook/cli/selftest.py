@@ -37,6 +37,7 @@ _settings = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')             
 _cpu = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
 if 'avx2' in _cpu and 'avx512' not in _cpu: _settings['ONEDNN_MAX_CPU_ISA'] = 'AVX'
 
+# %% ../../nbs/cli/selftest.ipynb #3f530ad2
 def _end(process):
     "End a program and all that it has started"
     if hasattr(os, 'killpg'): os.killpg(process.pid, signal.SIGABRT)            # on which Python says where it stands
