@@ -7,6 +7,7 @@ __all__ = ['checkout', 'steps', 'run_step', 'selftest']
 
 # %% ../../nbs/cli/selftest.ipynb #314c0799
 import os, signal, subprocess, sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 
@@ -42,8 +43,10 @@ def _settings():
 # %% ../../nbs/cli/selftest.ipynb #3f530ad2
 def _end(process):
     "End a program and all that it has started"
-    if hasattr(os, 'killpg'): os.killpg(process.pid, signal.SIGABRT)            # on which Python says where it stands
-    else: process.kill()
+    if not hasattr(os, 'killpg'): return process.kill()
+    for tell in os.kill, os.killpg:                                             # on this signal Python says where it stands: first the program alone,
+        with suppress(ProcessLookupError): tell(process.pid, signal.SIGABRT)    # so that two of them do not write into each other's lines
+        with suppress(subprocess.TimeoutExpired): process.wait(10)
 
 def run_step(
     words:list, # Program and arguments
