@@ -34,11 +34,7 @@ def steps(
             'tests': ([*pytest, '--durations=20', *_patience, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
 
 # %% ../../nbs/cli/selftest.ipynb #9f54c7f3
-def _settings():
-    "The environment of a step, as far as nobody has set it"
-    told = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')              # where it stood; waiting threads sleep
-    cpu = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
-    return told | (dict(ONEDNN_MAX_CPU_ISA='AVX') if 'avx2' in cpu and 'avx512' not in cpu else {})
+_settings = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')             # where it stood; waiting threads sleep; as far as nobody has set them
 
 # %% ../../nbs/cli/selftest.ipynb #3f530ad2
 def _end(process):
@@ -56,7 +52,7 @@ def run_step(
 )->bool: # Did it pass, and did it run anything at all?
     "Run one program, show its output as it comes; one that takes too long ends and says where it stood"
     process = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-                               env=_settings() | os.environ, start_new_session=True)
+                               env=_settings | os.environ, start_new_session=True)
     late, said = Timer(limit, _end, [process]), ''
     late.start()
     try:

@@ -40,12 +40,15 @@ class MobileOneBlock(nn.Module):
         self.se, self.shape = SqueezeExcitation(nf, nf//16) if se else nn.Identity(), (ni, nf, kernel, stride, kernel//2, 1, groups)
         if deploy: self.reparam = nn.Conv2d(*self.shape); return
         self.convs = nn.ModuleList([ConvBn(ni, nf, (kernel, kernel), (stride, stride), act=False, groups=groups) for _ in range(n_convs)])
-        self.scale = ConvBn(ni, nf, (1, 1), (stride, stride), act=False, groups=groups) if kernel > 1 else None
+        self.scale = ConvBn(ni, nf, (1, 1), act=False, groups=groups) if kernel > 1 else None
         self.norm = nn.BatchNorm2d(ni) if ni == nf and stride == 1 else None
 
     def _sum(self, x):
         if not hasattr(self, 'convs'): return self.reparam(x)
-        return sum(branch(x) for branch in (self.scale, self.norm, *self.convs) if branch is not None)
+        step = self.shape[3]
+        thin = x[..., ::step, ::step]           # no 1x1 convolution with a stride: from 2 to 7 channels its gradient overwrites memory on AVX2
+        pairs = (self.scale, thin), (self.norm, x), *((conv, x) for conv in self.convs)
+        return sum(branch(seen) for branch, seen in pairs if branch is not None)
 
     def forward(self, x): return F.relu(self.se(self._sum(x)))
 
