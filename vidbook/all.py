@@ -136,6 +136,7 @@ from vidbook.callbacks.gradients import *
 from vidbook.callbacks.distill import *
 from vidbook.callbacks.logs import *
 from vidbook.learner.classify import *
+from vidbook.learner.detect import *
 from vidbook.learner.localize import *
 from vidbook.learner.masked import *
 from vidbook.learner.retrieve import *

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BoxRow', 'TensorBoxes', 'TensorBoxLabels', 'FrameBoxes', 'BoxLabels', 'BoxesDL', 'BoxesBlock', 'BoxLabelsBlock',
-           'DetectSpec', 'DetectDataLoaders']
+           'DetectSpec', 'DetectDataLoaders', 'judged_frames']
 
 # %% ../../nbs/data/people.ipynb #c9bec009
 from collections import namedtuple
@@ -59,6 +59,7 @@ def _collated(column):
 
 class BoxesDL(VideoDL):
     "Loader of clips with boxes"
+    many_rows = True        # A clip has as many labels as boxes
     def create_batch(self, items): return tuple(_collated(column) for column in zip(*items))
 
 def BoxesBlock():
@@ -77,10 +78,12 @@ class DetectSpec(ClipSpec):
     size:object=256 # What the network sees in training: one side, or (w, h)
     train_tfms:tuple=(('RandomResize', {'lo': 256, 'hi': 320}), ('RandomCrop', {}), ('Flip', {})) # As in `ClipSpec`; none that bends pictures
     flip_pairs:tuple=() # Pairs of classes that a flip exchanges: none
+    cropped = False # Tests see the whole picture
 
     def __post_init__(self):
         super().__post_init__()
         bent = [name for name,_ in self.train_tfms if name in _bending]
+        if self.flip_pairs: raise ValueError("DetectSpec: labels of boxes do not follow a flip; leave flip_pairs empty and take out 'Flip'.")
         if bent: raise ValueError(f'DetectSpec: boxes do not follow {bent[0]}; take it out of train_tfms.')
 
     def test_pipeline(self, views=None, cache=None, index=None, on_error='raise'):
@@ -143,4 +146,24 @@ class DetectDataLoaders(VideoDataLoaders):
                                 drop_last=len(splits[0]) >= bs)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
         for o in (res, *res.loaders): o.table, o.vocab, o.c = df, vocab, len(vocab)+int(background)
+        res.background = background
         return res
+
+    def test_dl(self,
+        test_items, # As `judged_frames` gives
+        **kw # As in fastai
+    ):
+        "A loader of clips and boxes without labels"
+        dl = super().test_dl(test_items, **kw)
+        dl.dataset.n_inp = 2                                        # fastai takes the last of two for a label
+        return dl
+
+# %% ../../nbs/data/people.ipynb #34babe86
+def judged_frames(
+    df, # Table with `video`, `at` and a column of boxes; its `attrs` tell its root
+    boxes:str='boxes', # That column: (n, 4), or (n, 5) with a detector's score, 0-1
+)->list: # Of `BoxRow`s without labels, for `DetectDataLoaders.test_dl`
+    "Key frames and the boxes in which a network shall look"
+    if boxes not in df: raise TableError(f"the table has no column '{boxes}'; make it with read_ava, or add it.")
+    own = [check_boxes(np.asarray(o, float).reshape(len(o), -1)[:, :4], f'key frame {name}') for name,o in zip(df['id'], df[boxes])]
+    return [BoxRow(row['id'], table_x(row, df.attrs['root']), FrameBoxes(o), None) for row,o in zip(df.to_dict('records'), own)]

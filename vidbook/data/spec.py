@@ -76,13 +76,13 @@ class ClipSpec:
     reader:str='auto' # As in `open_video`
     quality:str='exact' # 'fast': training frames are cut before they become RGB, and differ by a grey level or so; tests are always exact
     stack:bool=False # Optical flow: the pairs of a clip become its channels, the clips of `sample` the segments
-    clip_type = TensorVideo # What comes out
+    clip_type,cropped = TensorVideo,True # What comes out; are tests cut from the frames?
 
     def __post_init__(self):
         for k in ('size', 'test_size', 'mean', 'std', 'train_tfms', 'flip_pairs'): object.__setattr__(self, k, _plain(getattr(self, k)))
         _check_tfms(self.train_tfms)
         if self.quality not in ('exact', 'fast'): raise ValueError(f'ClipSpec: quality={self.quality!r}; choose exact or fast.')
-        if max(as_wh(self.seen)) > self.short_side:
+        if self.cropped and max(as_wh(self.seen)) > self.short_side:
             raise ValueError(f'ClipSpec: a crop of {self.seen} does not fit into frames with a short side of {self.short_side}; raise short_side.')
 
     @property

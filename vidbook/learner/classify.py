@@ -15,6 +15,7 @@ from fastai.learner import CancelEpochException, Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.optimizer import Adam
 from fastai.torch_core import to_detach
+from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastprogress import fastprogress
 
@@ -89,6 +90,13 @@ class VideoLearner(Learner):
         return self.remove_cbs([Bf16, MixedPrecision])    # Fp16 is a kind of Bf16
 
 # %% ../../nbs/learner/classify.ipynb #66144eb2
+@patch
+def get_preds(self:VideoLearner, ds_idx=1, dl=None, **kwargs):
+    "As fastai's, which would put rows in the order of clips, even if a clip has several"
+    many = getattr(self.dls[ds_idx] if dl is None else dl, 'many_rows', False)
+    return Learner.get_preds(self, ds_idx, dl, **{'reorder': not many, **kwargs})
+
+#| export
 def is_multi_label(
     learn, # Learner
 )->bool:

@@ -16,7 +16,7 @@ from ..data.people import DetectSpec
 from ..io.sample import Clip, Sampling
 from ..models.roi import (BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r50, roi_slowonly_r50_nl,
                                 roi_slowonly_r101)
-from .core import Preset
+from .core import Preset, preset_learner
 from .published import openmmlab, published
 
 # %% ../../nbs/presets/detection.ipynb #55fca17d
@@ -47,6 +47,16 @@ class DetectPreset(Preset):
         "Loaders that give the clips and boxes of this network"
         from vidbook.data.people import DetectDataLoaders
         return DetectDataLoaders.from_table(source, self.clip_spec(), **{'bs': self.batch, 'background': self.background, **kw})
+
+    def learner(self,
+        source, # Loaders, or what `data` takes
+        pretrained=False, # As in `model`
+        weights=None, # Start the body from these
+        **kw # For `detect_learner`
+    ):
+        "A learner for this network"
+        from vidbook.learner.detect import detect_learner
+        return preset_learner(self, detect_learner, source if hasattr(source, 'train') else self.data(source), pretrained, weights, **kw)
 
 # %% ../../nbs/presets/detection.ipynb #592dd5f2
 _cut = ('RandomResize', dict(lo=256, hi=320)), ('RandomCrop', {}), ('Flip', {})

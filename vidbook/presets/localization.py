@@ -12,9 +12,8 @@ from ..callbacks.schedule import step_schedule
 from ..data.snippets import SnippetSpec
 from ..io.sample import Clip, Sampling
 from ..models.bmn import BMNLoss, bmn
-from .core import Preset
+from .core import Preset, preset_learner
 from .published import openmmlab
-from ..pretrained import load_weights
 
 # %% ../../nbs/presets/localization.ipynb #2e8b2fd2
 @dataclass(frozen=True, repr=False)
@@ -44,12 +43,8 @@ class LocalizationPreset(Preset):
     ):
         "A learner for this network"
         from vidbook.learner.localize import localize_learner
-        from vidbook.learner.optim import torch_opt
         dls = source if hasattr(source, 'train') else self.data(*source)
-        kw = dict(arch_kw=self.arch_kw, loss_func=self.loss(), opt_func=torch_opt(self.opt, **self.opt_kw), rules=self.rules, weights=weights)|kw
-        learn = localize_learner(dls, self.arch, **kw)
-        if pretrained: load_weights(learn.model, self if pretrained is True else pretrained)
-        return learn
+        return preset_learner(self, localize_learner, dls, pretrained, weights, whole=True, **kw)
 
 # %% ../../nbs/presets/localization.ipynb #a11ad07d
 def _url(config, stamp): return (f'{openmmlab}v1.0/localization/bmn/{config}_{stamp}.pth',)
