@@ -1,4 +1,4 @@
-"Tests run alone on their machine: no display, no network, two threads"
+"Tests run alone on their machine: no display, no network, and beside each other"
 import os, sys
 from pathlib import Path
 

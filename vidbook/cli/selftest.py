@@ -25,16 +25,16 @@ def checkout():
 _patience = '-o', 'faulthandler_timeout=1500', '-o', 'faulthandler_exit_on_timeout=true'      # s; a test that stands still ends all, and says where
 
 def steps(
-    n_workers:int, # Notebooks that run side by side
+    n_workers:int, # Notebooks, and files of tests, that run side by side
 )->dict: # Title -> (words of the command, what its output must hold)
     "The programs that `selftest` runs, in order"
     pytest, nbdev_test = [sys.executable, '-m', 'pytest', '-q', '--color=no'], str(Path(sys.executable).parent/'nbdev_test')
     return {'export check': ([*pytest, 'tests/test_sync.py'], 'passed'),
             'notebooks': ([nbdev_test, '--n_workers', str(n_workers)], 'Success.'),
-            'tests': ([*pytest, '--durations=20', *_patience, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
+            'tests': ([*pytest, f'-n{n_workers}', '--dist=loadfile', '--durations=20', *_patience, 'tests', '--ignore=tests/test_sync.py'], 'passed')}
 
 # %% ../../nbs/cli/selftest.ipynb #9f54c7f3
-_settings = dict(PYTHONFAULTHANDLER='1', OMP_WAIT_POLICY='PASSIVE')             # where it stood; waiting threads sleep; as far as nobody has set them
+_settings = dict(PYTHONFAULTHANDLER='1', OMP_NUM_THREADS='1', OMP_WAIT_POLICY='PASSIVE')      # as far as nobody has set them
 
 # %% ../../nbs/cli/selftest.ipynb #3f530ad2
 def _end(process):
@@ -64,7 +64,7 @@ def run_step(
 
 # %% ../../nbs/cli/selftest.ipynb #c84fb0f3
 def selftest(
-    n_workers:int=2, # Notebooks that run side by side
+    n_workers:int=2, # Notebooks, and files of tests, that run side by side
 )->int: # 0: everything passed
     "Run the export check, all notebooks and pytest; non-zero if any fails or none ran"
     root, failed = checkout(), []
