@@ -101,6 +101,7 @@ from vidbook.models.i3d import *
 from vidbook.models.slowonly import *
 from vidbook.models.slowfast import *
 from vidbook.models.roi import *
+from vidbook.models.person import *
 from vidbook.models.omnisource import *
 from vidbook.models.swin import *
 from vidbook.models.mvit import *
@@ -137,6 +138,7 @@ from vidbook.callbacks.distill import *
 from vidbook.callbacks.logs import *
 from vidbook.learner.classify import *
 from vidbook.learner.detect import *
+from vidbook.learner.people import *
 from vidbook.learner.localize import *
 from vidbook.learner.masked import *
 from vidbook.learner.retrieve import *
@@ -177,6 +179,7 @@ from vidbook.inference.predict import *
 from vidbook.inference.search import *
 from vidbook.inference.windows import *
 from vidbook.inference.tracks import *
+from vidbook.inference.detect_video import *
 from vidbook.inference.stream import *
 from vidbook.inference.localize import *
 from vidbook.interpret.classify import *

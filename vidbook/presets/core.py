@@ -206,6 +206,7 @@ def preset_learner(
     if pretrained: (load_weights if whole else init_from)(learn.model, preset if pretrained is True else pretrained)
     return learn
 
+# %% ../../nbs/presets/core.ipynb #2760fbcc
 @patch
 def learner(self:Preset,
     source, # What `data` takes, or loaders
