@@ -21,7 +21,7 @@ from ..interpret.labels import likely_wrong
 from ..io.packets import MediaError
 from ..io.video import open_video
 from ..utils import VidbookError
-from .core import Scrubber, enable_widgets, in_row, menu
+from .core import Scrubber, enable_widgets, in_row, in_turn, menu
 from .dataset import strip_figure
 
 # %% ../../nbs/widgets/clean.ipynb #6566e2cf
@@ -149,6 +149,7 @@ def _make_controls(self:VideoCleaner, height):
     for o in self.buttons.values(): o.on_click(self.press)
     self._make_setters(df)
     self.scrubber, self.text, self.told = Scrubber(height=height), widgets.HTML(), widgets.HTML()
+    self.one = self.scrubber.one
 
 # %% ../../nbs/widgets/clean.ipynb #968e6cf1
 @patch
@@ -163,6 +164,7 @@ def _make_setters(self:VideoCleaner, df):
 
 # %% ../../nbs/widgets/clean.ipynb #614b76b7
 @patch
+@in_turn
 def choose(self:VideoCleaner, change=None):
     "The clips that the filters ask for"
     rows = cleaning_queue(self.marks, self.preds, **{k: o.value for k,o in self.filters.items()})
@@ -175,6 +177,7 @@ def choose(self:VideoCleaner, change=None):
 
 # %% ../../nbs/widgets/clean.ipynb #f2157f69
 @patch
+@in_turn
 def show(self:VideoCleaner, change=None):
     "The clip in front: its pictures, and what is known and decided"
     if self.frames: self.frames.close()
@@ -237,6 +240,7 @@ def clip_text(
 
 # %% ../../nbs/widgets/clean.ipynb #b386892b
 @patch
+@in_turn
 def press(self:VideoCleaner, button):
     "Do what a button says"
     name = button.description if button.description in self.buttons else 'remove files'
@@ -247,6 +251,7 @@ def press(self:VideoCleaner, button):
 
 # %% ../../nbs/widgets/clean.ipynb #20473031
 @patch
+@in_turn
 def change(self:VideoCleaner, change):
     "Set what a menu says"
     self._forget()

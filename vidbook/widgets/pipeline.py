@@ -29,7 +29,7 @@ from ..io.sample import coverage
 from ..io.video import info_of
 from ..io.write import contact_sheet
 from ..utils import VidbookError
-from .core import Scrubber, enable_widgets, facts_line, figure_bytes, in_row, menu
+from .core import Scrubber, enable_widgets, facts_line, figure_bytes, in_row, in_turn, menu
 
 # %% ../../nbs/widgets/pipeline.ipynb #8801337b
 def clip_table(
@@ -199,6 +199,7 @@ class PipelineBrowser:
         self.dls, self.seed = dls, 0
         self._make_controls(split)
         self.scrubber, self.facts, self.ruler, self.table = Scrubber(height=224), widgets.HTML(), Ruler(), widgets.HTML()
+        self.one = self.scrubber.one
         self.below = widgets.VBox([self.ruler.widget, in_row(self.stage, self.other), self.scrubber.widget, self.table])
         self.widget = widgets.VBox([in_row(*self.choice.values(), self.again), self.facts, self.below])
         self._search(first=i)
@@ -221,6 +222,7 @@ class PipelineBrowser:
 
 # %% ../../nbs/widgets/pipeline.ipynb #e7839831
 @patch
+@in_turn
 def _search(self:PipelineBrowser, change=None, first=0):
     "Offer the clips that are asked for, 500 at most, with `first` among them"
     found = clip_table(self.dls, *(self.choice[o].value for o in ('split', 'label', 'search')))
@@ -231,6 +233,7 @@ def _search(self:PipelineBrowser, change=None, first=0):
     self._pick()
 
 @patch
+@in_turn
 def _pick(self:PipelineBrowser, change=None, seed=0):
     "Trace the chosen clip"
     i = self.choice['clip'].value
@@ -258,12 +261,14 @@ def _offer_stages(self:PipelineBrowser):
 
 # %% ../../nbs/widgets/pipeline.ipynb #f25ad4e5
 @patch
+@in_turn
 def redraw(self:PipelineBrowser, button=None):
     "The same clip with other random numbers"
     self._pick(seed=self.seed+1)
 
 # %% ../../nbs/widgets/pipeline.ipynb #2a2c925f
 @patch
+@in_turn
 def _show(self:PipelineBrowser, change=None):
     "Show the chosen stages"
     self.scrubber.show(len(self.clip), self.picture_at, self._caption)
@@ -284,6 +289,7 @@ def _caption(self:PipelineBrowser, i):
 
 # %% ../../nbs/widgets/pipeline.ipynb #e22ca2f9
 @patch
+@in_turn
 def _mark(self:PipelineBrowser, change=None): self.ruler.mark(self.scrubber.slider.value)
 
 @patch

@@ -23,7 +23,7 @@ from ..interpret.compare import compare, plot_changes
 from ..io.index import find_index
 from ..utils import VidbookError, atomic_path
 from .classes import PerClassResults, as_predictions
-from .core import Viewer, figure_bytes, in_row, menu
+from .core import Viewer, figure_bytes, in_row, in_turn, menu
 
 # %% ../../nbs/widgets/results.ipynb #45db2cba
 def clip_seconds(
@@ -132,11 +132,11 @@ class ResultsExplorer(Viewer):
         return controls | dict(page=widgets.IntSlider(1, 1, 1, description='page', continuous_update=False))
 
     def rows(self): return self.state.rows
+    @in_turn
     def update(self, change=None):
         "Ask anew, unless only a page was turned, and show the page"
-        with self.one:
-            if change is None or change['owner'] is not self.controls['page']: self._ask()
-            super().update()
+        if change is None or change['owner'] is not self.controls['page']: self._ask()
+        super().update()
 
     def page(self, page, **values):
         count = f'{len(self.rows())} of {len(self.preds)} samples. Of each the first 3 s, in all at most {self.max_bytes/1e6:.2g} MB a page'
@@ -181,6 +181,7 @@ def look_at(self:ResultsExplorer,
     self.choose(label=label, pred=_everything if pred is None else pred, show='both')
 
 @patch
+@in_turn
 def choose(self:ResultsExplorer,
     **values # Name of a control -> value
 ):

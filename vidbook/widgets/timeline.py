@@ -7,7 +7,6 @@ __all__ = ['FilmFrames', 'TimelineState', 'ClickLayer', 'Timeline']
 
 # %% ../../nbs/widgets/timeline.ipynb #bafaab7e
 from html import escape
-from uuid import uuid4
 
 import ipywidgets as widgets
 import numpy as np
@@ -21,7 +20,7 @@ from ..inference.windows import _open, timeline
 from ..interpret.segments import (agreement, check_segments, find_segments, load_segments, main_labels, plot_timeline, save_segments,
                                         timeline_span, window_edges)
 from ..utils import VidbookError
-from .core import Scrubber, enable_widgets, figure_bytes, in_row, menu
+from .core import Pressed, Scrubber, enable_widgets, figure_bytes, in_row, in_turn, menu
 
 # %% ../../nbs/widgets/timeline.ipynb #59aa5878
 class FilmFrames:
@@ -95,9 +94,9 @@ def facts(self:TimelineState)->list: # Of sentences
     return told
 
 # %% ../../nbs/widgets/timeline.ipynb #700c53fa
-_press = ("const r=this.getBoundingClientRect(),i=document.querySelector('.{name} input');"
-          "i.value=((event.clientX-r.left)/r.width).toFixed(5);i.dispatchEvent(new Event('change',{{bubbles:true}}))")
-_layer = ('<div class="vidbook-cursor" onpointerdown="{press}" style="position:relative;width:100%;height:{height}px;cursor:crosshair">'
+_share = '((event.clientX-r.left)/r.width).toFixed(5)'
+_layer = ('<div class="vidbook-cursor" onpointerdown="const r=this.getBoundingClientRect();{press}" '
+          'style="position:relative;width:100%;height:{height}px;cursor:crosshair">'
           '<div style="position:absolute;left:{left:.3f}%;top:0;bottom:0;width:2px;background:#D55E00"></div></div>')
 
 class ClickLayer:
@@ -106,18 +105,11 @@ class ClickLayer:
         seek, # Function of the place, as a share of the width
         width:int=760, # Of the picture, in pixels
     ):
-        self.seek, self.name, self.height = seek, f'vidbook-{uuid4().hex[:12]}', 200
+        self.height, self.pressed = 200, Pressed(seek)
         here = dict(grid_area='here', width=f'{width}px', margin='0')
         self.image, self.cursor = widgets.Image(format='png', layout=here), widgets.HTML(layout=here)
-        self.pressed = widgets.FloatText(-1, layout=dict(display='none')).add_class(self.name)
-        self.pressed.observe(self._press, 'value')
         grid = widgets.GridBox([self.image, self.cursor], layout=dict(grid_template_areas='"here"', overflow='visible'))
         self.widget = widgets.VBox([grid, self.pressed])
-
-    def _press(self, change):
-        if change['new'] < 0: return
-        self.pressed.value = -1                                               # the same place may be pressed again
-        self.seek(change['new'])
 
     def show(self,
         fig, # The curves, of matplotlib
@@ -125,7 +117,7 @@ class ClickLayer:
         self.height = round(fig.get_figheight()*fig.dpi)
         self.image.value = figure_bytes(fig)
 
-    def move(self, share): self.cursor.value = _layer.format(press=_press.format(name=self.name), height=self.height, left=100*share)
+    def move(self, share): self.cursor.value = _layer.format(press=self.pressed.script(_share), height=self.height, left=100*share)
 
 # %% ../../nbs/widgets/timeline.ipynb #3fec593a
 def _tables_of(source, video, length, step, fps):
@@ -155,6 +147,7 @@ class Timeline:
         self.state = TimelineState(_tables_of(predict, video, length, step, fps), truth, threshold, smooth)
         self.video, self.film, self.layer = video, FilmFrames(video, fps, rate, height), ClickLayer(self._seek_share)
         self.player = Scrubber(len(self.film), self.film, self._caption, rate, height)
+        self.one = self.player.one
         self._make_controls()
         self.widget = widgets.VBox([self.player.widget, self.layer.widget, in_row(*self.controls.values()), self.facts,
                                     in_row(self.list, widgets.VBox([self.path, self.save, self.status]))])
@@ -183,7 +176,9 @@ def _make_controls(self:Timeline):
     self.list.observe(self._go, 'value')
     self.save.on_click(self.write)
 
+# %% ../../nbs/widgets/timeline.ipynb #fdf132cb
 @patch
+@in_turn
 def update(self:Timeline, change=None):
     "Show what the controls say"
     for name,control in self.controls.items(): setattr(self.state, name, control.value)
@@ -206,15 +201,18 @@ def seek(self:Timeline,
 def _seek_share(self:Timeline, share): self.seek(self.state.second_of(share))
 
 @patch
+@in_turn
 def _move(self:Timeline, change=None):
     self.layer.move(self.state.share_of(min(self.player.slider.value/self.film.rate, self.state.duration)))
 
 @patch
+@in_turn
 def _go(self:Timeline, change):
     "To the start of the chosen segment"
     if change['new'] is not None: self.seek(self.state.segments()['start'][change['new']])
 
 @patch
+@in_turn
 def write(self:Timeline, button=None):
     "Write the segments to the file that is named, and say so"
     try: self.status.value = f'{len(self.state.segments())} segments are in {escape(str(save_segments(self.state.segments(), self.path.value)))}'

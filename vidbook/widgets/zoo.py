@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .. import presets
 from ..io.pool import with_bar
 from ..presets.core import Preset, preset_table
-from .core import PlotlyPage, Viewer, facts_line, menu, page_grey, plotly_figure
+from .core import PlotlyPage, PressedPoints, Viewer, facts_line, in_turn, menu, page_grey, plotly_figure
 
 # %% ../../nbs/widgets/zoo.ipynb #26ae6a9a
 @lru_cache(maxsize=None)
@@ -129,6 +129,8 @@ class ZooExplorer(Viewer):
     ):
         self.table = zoo_table(which)
         super().__init__()
+        self.points = PressedPoints(self.press)
+        self.widget.children += self.points.widget,
 
     def make_controls(self):
         kinds = {name: menu(name, [_all, *sorted(self.table[name].unique())]) for name in ('task', 'algorithm', 'data')}
@@ -141,6 +143,7 @@ class ZooExplorer(Viewer):
         "The networks that the filters let through"
         return zoo_rows(self.table, **{k: self.controls[k].value for k in ('task', 'algorithm', 'data', 'search', 'by')})
 
+    @in_turn
     def update(self, change=None):
         "Offer the networks that are left, and show the chosen one"
         chosen, names = self.controls['chosen'], self.rows().index.tolist()
@@ -152,11 +155,20 @@ class ZooExplorer(Viewer):
             chosen.observe(self.update, 'value')
         super().update(change)
 
+    def press(self,
+        number, # Of a network in `table`: that of a point
+    ):
+        "Choose a network, unless the filters have just taken it away"
+        name = self.table.index[int(number)]
+        if name in self.controls['chosen'].options: self.controls['chosen'].value = name
+
     def page(self, price, by, chosen, **filters):
         rows = self.rows()
         if not len(rows): return [HTML('no network is like that: choose (all) somewhere, or search for less')]
         facts = {k: f'{v:.4g}' if isinstance(v, float) else v for k,v in rows.loc[chosen].drop(['weights', 'mm']).dropna().items()}
-        return [PlotlyPage(plotly_zoo(rows, price, by, chosen)), HTML(f'<pre>{escape(code_for(chosen))}</pre>'), HTML(facts_line(facts))]
+        fig = plotly_zoo(rows, price, by, chosen)
+        fig.for_each_trace(lambda o: o.update(customdata=self.table.index.get_indexer(o.text).tolist()))       # what `press` is told
+        return [PlotlyPage(fig), HTML(f'<pre>{escape(code_for(chosen))}</pre>'), HTML(facts_line(facts))]
 
     def picture(self):
         "What the viewer shows, for a page without a kernel; returns the figure"
