@@ -21,7 +21,7 @@ from fastai.torch_core import to_device
 from fastcore.basics import noop
 
 from ..callbacks.logs import memory_mb
-from ..callbacks.precision import Bf16
+from ..callbacks.precision import Bf16, computes_bf16
 from ..data.loaders import trace
 from ..data.passes import seeded
 from ..presets.core import Preset
@@ -150,7 +150,7 @@ class Cost(NamedTuple):
     step:float # ... network and optimizer
     waited:float # Share of the time in which the device waits for the loader
     epoch_s:float # Seconds of an epoch, without validation
-    peak_mb:float # The most memory in use so far: of the device, or of this process
+    peak_mb:float # The most memory in use: of the device in these steps, or of this process so far
     largest_bs:int # Clips of the largest batch that should fit
     bs:int # Clips of a batch
     workers:int # Processes that read
@@ -178,27 +178,29 @@ def cost(
 )->Cost:
     "What a training will cost, measured with real clips"
     learn = _learner(what, source, **kw)
-    dl = learn.dls.train
-    with seeded(0, device=next(learn.model.parameters()).device):
+    device = next(learn.model.parameters()).device
+    with seeded(0, device=device):
+        if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
         times, steps = clip_times(learn.dls), timed_steps(learn, n, limit=limit)
-        largest = largest_batch(learn)
-    return _summed(dl, times, steps, largest, next(learn.model.parameters()).device)
+        peak, largest = memory_mb(device), largest_batch(learn)                           # in this order: `largest_batch` counts anew
+    return _summed(learn.dls.train, times, steps, peak, largest, device)
 
-def _summed(dl, times, steps, largest, device):
+def _summed(dl, times, steps, peak, largest, device):
     clip = {k: float(steps[k].mean())/dl.bs for k in ('wait', 'prepare', 'step')}         # milliseconds
     steady = steps[~steps['first']] if not steps['first'].all() else steps                # workers start with a pass
     waited = float(steady['wait'].sum()/steady[[*clip]].to_numpy().sum())
     seconds, share = sum(clip.values())/1000, max(1, dl.fake_l.num_workers)
     return Cost(1/seconds, times['decode']/share, times['transform']/share + clip['prepare'], clip['step'], waited, len(dl)*dl.bs*seconds,
-                memory_mb(device), largest, dl.bs, dl.fake_l.num_workers, len(steps), str(device))
+                peak, largest, dl.bs, dl.fake_l.num_workers, len(steps), str(device))
 
 # %% ../../nbs/interpret/cost.ipynb #b063f66d
-_mends = dict(decode="more workers, cache='memory' if the frames fit, or smaller files (`vidbook prepare`)",
-              transform='more workers, or fewer and smaller transforms', device='learn.to_bf16(), smaller clips, or a smaller network')
-
 def _time(seconds):
     "Seconds as people say them"
     return f'{seconds:.1f} s' if seconds < 90 else f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
+
+# %% ../../nbs/interpret/cost.ipynb #2e293934
+_mends = dict(decode="more workers, cache='memory' if the frames fit, or smaller files (`vidbook prepare`)",
+              transform='more workers, or fewer and smaller transforms', device='smaller clips, or a smaller network')
 
 def bottleneck(
     cost:Cost, # Measured
@@ -216,8 +218,9 @@ def cost_sentence(
     what = dict(decode='decoding', transform='transforming', device='the network')[name]
     waits = f'the device waits {cost.waited:.0%} of the time for {cost.workers or "no"} workers on {cores or os.cpu_count()} cores'
     told = f'{cost.shares["device"]:.0%} of the work on a clip is its own{turns}' if name == 'device' else waits
+    bf16 = 'learn.to_bf16(), ' if name == 'device' and computes_bf16(cost.device) else ''
     return (f'{what.capitalize()} holds the training up: {told}. {cost.clips_per_s:.3g} clips a second, {_time(cost.epoch_s)} an epoch; what helps: '
-            f'{_mends[name]}.')
+            f'{bf16}{_mends[name]}.')
 
 # %% ../../nbs/interpret/cost.ipynb #34e80091
 _colours = dict(decode='#0072B2', transform='#E69F00', device='#009E73')
