@@ -205,6 +205,7 @@ def _seek_share(self:Timeline, share): self.seek(self.state.second_of(share))
 def _move(self:Timeline, change=None):
     self.layer.move(self.state.share_of(min(self.player.slider.value/self.film.rate, self.state.duration)))
 
+# %% ../../nbs/widgets/timeline.ipynb #e3e5ee98
 @patch
 @in_turn
 def _go(self:Timeline, change):
