@@ -12,10 +12,14 @@ from vidbook.data.ava import read_ava
 from vidbook.data.boxes import clip_boxes
 from vidbook.data.item import Item
 from vidbook.data.transforms import CenterCrop, Flip, Resize
+from vidbook.data.people import FrameBoxes
 from vidbook.io.sample import Clip, Sampling
+from vidbook.io.source import VideoFile
+from vidbook.io.write import write_video
 from vidbook.metrics.detection import ava_map, frame_map, video_map
 from vidbook.models.roi import BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r101, roi_slowonly_r50, roi_slowonly_r50_nl
 from vidbook.pretrained import load_weights
+from vidbook.widgets.zoo import network_size
 
 home = folder/'detection'
 
@@ -170,3 +174,29 @@ def test_presets_are_as_published(e):
     warmup, fall = r['schedule']; rise, then = p.fit.lr
     assert (rise.end, rise.by_epoch) == (warmup['end'], not warmup.get('convert_to_iter_based', False))
     assert [*then.at] == fall['milestones'] if 'milestones' in fall else (then.begin, then.by_epoch) == (fall['begin'], False)
+
+
+# ---- presets on a real clip --------------------------------------------------------------------------------------------------------
+by_pipeline = {repr(p.clip_spec()): p for p in presets._all if p.task == 'detection'}
+
+
+@pytest.mark.parametrize('p', by_pipeline.values(), ids=lambda p: p.name)
+def test_pipelines(p, tmp_path):
+    "Training sees a crop of the published size, tests the whole picture; boxes are where their people are in both"
+    frames = np.random.default_rng(0).integers(0, 60, (120, 120, 160, 3), dtype=np.uint8); frames[:, 30:90, 40:80] = 250
+    video = VideoFile(write_video(tmp_path/'v.mp4', frames), at=2.4); boxes = FrameBoxes(np.array([[.25, .25, .5, .75]]))
+    spec = p.clip_spec()
+    train, test = (pipeline.run(video, np.random.default_rng(1)) for pipeline in (spec.train_pipeline(), spec.test_pipeline()))
+    assert train.clip.shape == spec.shape() and test.clip.shape == (3, p.sample.n_seen, 256, 341)
+    for item in (train, test):
+        (x1, y1, x2, y2), = boxes.follow(item).round().long().tolist()
+        inside, rows, cols = item.clip[:, :, y1+6:y2-6, x1+6:x2-6].float(), item.clip[:, :, :max(y1-6, 0)], item.clip[..., :max(x1-6, 0)]
+        assert inside.numel() and inside.mean() > 220 and all(o.float().mean() < 80 for o in (rows, cols) if o.numel())
+
+
+def test_every_network_has_a_price():
+    "Counted without memory, the whole frame's context included"
+    for p in by_pipeline.values():
+        operations, parameters = network_size(p)
+        assert operations > 10 and parameters > 20
+    assert network_size(presets.find('slowfast_r50_ava21_4x16_context'))[1] > network_size(presets.find('slowfast_r50_ava21_4x16'))[1]

@@ -16,9 +16,9 @@ from vidbook.models.slowonly import slowonly_slim
 from vidbook.models.tsm import tsm_slim
 from vidbook.presets.settings import with_settings
 
-by_pipeline = {}     # presets whose clips are made alike are tried once; those of skeletons and features in tests of their own
+by_pipeline = {}     # presets whose clips are made alike are tried once; those of skeletons, features and boxes in tests of their own
 for p in presets._all:
-    if p.modality not in ('Pose', 'Features'): by_pipeline.setdefault(repr(p.clip_spec().but(flip_pairs=None)), p)
+    if p.modality not in ('Pose', 'Features') and p.task != 'detection': by_pipeline.setdefault(repr(p.clip_spec().but(flip_pairs=None)), p)
 
 
 @pytest.fixture(scope='module')

@@ -38,7 +38,8 @@ class RoiPool(nn.Module):
         found = roi_align(x, boxes, self.size, 1/self.stride, sampling_ratio=0, aligned=True)
         if not self.context: return found
         frames = F.adaptive_avg_pool2d(x, self.size)
-        return torch.cat([found, frames.repeat_interleave(torch.tensor([len(o) for o in boxes], device=x.device), 0)], 1)
+        counts = torch.tensor([len(o) for o in boxes], device=x.device)
+        return torch.cat([found, frames.repeat_interleave(counts, 0, output_size=len(found))], 1)     # the size, for tensors without values
 
 # %% ../../nbs/models/roi.ipynb #d5a2a84a
 class RoiHead(nn.Module):
