@@ -165,5 +165,5 @@ def judged_frames(
 )->list: # Of `BoxRow`s without labels, for `DetectDataLoaders.test_dl`
     "Key frames and the boxes in which a network shall look"
     if boxes not in df: raise TableError(f"the table has no column '{boxes}'; make it with read_ava, or add it.")
-    own = [check_boxes(np.asarray(o, float).reshape(len(o), -1)[:, :4], f'key frame {name}') for name,o in zip(df['id'], df[boxes])]
+    own = [check_boxes([row[:4] for row in o], f'key frame {name}') for name,o in zip(df['id'], df[boxes])]
     return [BoxRow(row['id'], table_x(row, df.attrs['root']), FrameBoxes(o), None) for row,o in zip(df.to_dict('records'), own)]

@@ -202,8 +202,9 @@ def preset_learner(
     from vidbook.learner.optim import torch_opt
     own = dict(arch_kw=preset.arch_kw, loss_func=preset.loss(), opt_func=torch_opt(preset.opt, **preset.opt_kw), rules=preset.rules)
     learn = make(dls, preset.arch, weights=weights, **own|kw)
-    if whole is None: whole = tuple(dls.vocab) == preset.vocab
-    if pretrained: (load_weights if whole else init_from)(learn.model, preset if pretrained is True else pretrained)
+    if pretrained:
+        if whole is None: whole = tuple(dls.vocab) == preset.vocab
+        (load_weights if whole else init_from)(learn.model, preset if pretrained is True else pretrained)
     return learn
 
 # %% ../../nbs/presets/core.ipynb #2760fbcc
