@@ -48,7 +48,7 @@ def run_step(
     words:list, # Program and arguments
     proof:str, # Text that its output must hold
     cwd:Path, # Folder to run in
-    limit:float=2400, # Seconds that it may take
+    limit:float=3000, # Seconds that it may take
 )->bool: # Did it pass, and did it run anything at all?
     "Run one program, show its output as it comes; one that takes too long ends and says where it stood"
     process = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
