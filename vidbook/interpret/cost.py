@@ -21,13 +21,15 @@ from fastai.torch_core import to_device
 from fastcore.basics import noop
 
 from ..callbacks.logs import memory_mb
-from ..callbacks.precision import Bf16, computes_bf16
+from ..callbacks.precision import Bf16, _single, computes_bf16
 from ..data.loaders import trace
 from ..data.passes import seeded
 from ..presets.core import Preset
 from ..utils import VidbookError, lazy_import
 
 # %% ../../nbs/interpret/cost.ipynb #a1bc9e55
+def _plain(x): return [*map(_plain, x)] if isinstance(x, list) else x.as_subclass(torch.Tensor)     # boxes are a list
+
 class Trial:
     "A copy of a learner's network and optimizer that makes training steps"
     def __init__(self,
@@ -42,8 +44,8 @@ class Trial:
     def __call__(self, *batch):
         "A step of the optimizer; gives the loss"
         n = getattr(self.twin.dls, 'n_inp', 1)
-        with self.cast: pred = self.twin.model(*(o.as_subclass(torch.Tensor) for o in batch[:n]))
-        loss = self.twin.loss_func(pred.float(), *batch[n:])
+        with self.cast: pred = self.twin.model(*map(_plain, batch[:n]))
+        loss = self.twin.loss_func(_single(pred), *batch[n:])
         loss.backward()
         self.twin.opt.step(); self.twin.opt.zero_grad()
         return loss.detach()
@@ -80,12 +82,12 @@ def timed_steps(
 def _timed(step, batches, tfms, dl):
     times = [perf_counter()]
     batch, first = next(batches); times.append(perf_counter())
-    batch = tfms(dl._retain_dl(to_device(batch, step.device))); step.wait(); times.append(perf_counter())
+    batch = tfms(tuple(to_device(batch, step.device))); step.wait(); times.append(perf_counter())
     step(*batch); step.wait(); times.append(perf_counter())
     return dict(zip(('wait', 'prepare', 'step'), 1000*np.diff(times)), first=first)
 
 # %% ../../nbs/interpret/cost.ipynb #fba4bef0
-_reading = 'OpenVideo', 'SampleFrames', 'DecodeFrames'
+def _reads(stage): return stage.startswith('Open') or stage in ('SampleFrames', 'DecodeFrames')         # joints and sounds are opened, too
 
 def clip_times(
     dls, # Loaders of clips
@@ -95,7 +97,7 @@ def clip_times(
     dl = dls.train
     logs = [trace(dls, int(i), 0, seed=k)[1:] for k,i in enumerate(np.linspace(0, len(dl.items)-1, n+1))][1:]      # the first warms up
     stages = [o for log in logs for o in log[:len(log)-len(dl.after_batch.fs)]]
-    decode = sum(o.ms for o in stages if o.stage in _reading)/n
+    decode = sum(o.ms for o in stages if _reads(o.stage))/n
     return dict(decode=decode, transform=sum(o.ms for o in stages)/n - decode)
 
 # %% ../../nbs/interpret/cost.ipynb #9453c083
@@ -137,7 +139,7 @@ def largest_batch(
     "The largest batch that should fit, by the growth from one small batch to another; on a CPU an estimate"
     step = Trial(learn)
     batch = learn.dls.train.new(bs=1, num_workers=0, drop_last=False).one_batch()
-    a, b = (step_bytes(step, [torch.cat([o]*n) for o in batch]) for n in (2, 4))
+    a, b = (step_bytes(step, [o*n if isinstance(o, list) else torch.cat([o]*n) for o in batch]) for n in (2, 4))
     grow = (b - a)/2
     return max(0, int(((1 - reserve)*free_bytes(step.device) - (a - 2*grow))/grow))
 
