@@ -15,6 +15,7 @@ import torch
 from IPython.display import HTML
 
 from ..data.people import FrameBoxes
+from ..data.table import table_x
 from .tracks import track_boxes
 from ..io.sample import shown_at
 from ..io.source import VideoFile
@@ -61,7 +62,6 @@ def propose_people(
     **kw # For `find_people`
 )->dict: # id -> (n, 5)
     "The people in the key frames of a table"
-    from vidbook.data.table import table_x
     proposals = {}
     for _,rows in table.sort_values('at', kind='stable').groupby('video', sort=False):
         video = replace(table_x(rows.iloc[0], table.attrs['root']), at=None)

@@ -12,6 +12,7 @@ from fastai.learner import Metric
 from fastai.optimizer import Adam
 from fastcore.meta import delegates
 
+from ..io.sample import Clip, Sampling
 from .classify import VideoLearner
 from ..losses import NamedLoss
 from ..metrics.detection import match_boxes, voc_average_precision
@@ -24,7 +25,6 @@ def people_spec(
     spec # `DetectSpec` of a network for actions
 ):
     "The same for a detector: the key frame alone, 0-1"
-    from vidbook.io.sample import Clip, Sampling
     return spec.but(sample=Sampling(Clip(1, 1), 'centred'), test_sample=None, mean=(0., 0., 0.), std=(255., 255., 255.))
 
 class PersonAP(Metric):
