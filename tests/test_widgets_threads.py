@@ -12,6 +12,7 @@ from vidbook.data.squares import make_squares
 from vidbook.io.sample import Clip
 from vidbook.io.write import encode_jpeg
 from vidbook.presets.recognition import recognition_presets
+from vidbook.widgets.classes import ClassBars, ConfusionGrid
 from vidbook.widgets.clean import VideoCleaner
 from vidbook.widgets.pipeline import PipelineBrowser
 from vidbook.widgets.timeline import Timeline
@@ -84,3 +85,18 @@ def test_zoo():
     watch = Watch(explorer, 'rows')
     at_once((explorer.controls['search'], 'dense'), (explorer.controls['price'], 'params'))
     assert watch.most == 1 and list(explorer.controls['chosen'].options) == explorer.rows().index.tolist()
+
+
+def test_classes():
+    "The matrix is also marked by the viewer around it"
+    names = [f'c{i}' for i in range(20)]
+    table = pd.DataFrame(dict(recall=np.linspace(0, 1, 20), precision=1., f1=1., support=9.), names)
+    bars = ClassBars(table, print)
+    watch = Watch(bars, 'shown')
+    at_once((bars.first, 3), (bars.by, 'class'), (bars.ascending, False))
+    assert watch.most == 1 and bars.buttons[0].description == bars.shown().index[0] == 'c6'
+    grid = ConfusionGrid(pd.DataFrame(np.eye(20, dtype=int), names, names), print)
+    watch = Watch(grid, 'shown')
+    setter = Thread(target=lambda: setattr(grid.around, 'value', 'c7'))
+    setter.start(); sleep(.02); grid.mark('c7', 'c7'); setter.join()
+    assert watch.most == 1 and 'c7' in grid.shown().index

@@ -53,7 +53,8 @@ class Server:
                  f'--ServerApp.root_dir={self.notebooks}', f'--LabApp.app_settings_dir={folder/"settings"}',
                  f'--LabApp.user_settings_dir={folder/"user"}', f'--LabApp.workspaces_dir={folder/"workspaces"}', '--LabApp.expose_app_in_browser=True']
         self.process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *words], env=env, cwd=self.notebooks, stdout=self.log.open('w'), stderr=subprocess.STDOUT)
-        self._wait()
+        try: self._wait()
+        except BaseException: self.close(); raise
 
     def _wait(self, seconds=60):
         for _ in range(seconds*10):

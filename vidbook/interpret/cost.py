@@ -21,7 +21,7 @@ from fastai.torch_core import to_device
 from fastcore.basics import noop
 
 from ..callbacks.logs import memory_mb
-from ..callbacks.precision import Bf16, _single, computes_bf16
+from ..callbacks.precision import Bf16, in_float32, computes_bf16
 from ..data.loaders import trace
 from ..data.passes import seeded
 from ..presets.core import Preset
@@ -45,7 +45,7 @@ class Trial:
         "A step of the optimizer; gives the loss"
         n = getattr(self.twin.dls, 'n_inp', 1)
         with self.cast: pred = self.twin.model(*map(_plain, batch[:n]))
-        loss = self.twin.loss_func(_single(pred), *batch[n:])
+        loss = self.twin.loss_func(in_float32(pred), *batch[n:])
         loss.backward()
         self.twin.opt.step(); self.twin.opt.zero_grad()
         return loss.detach()

@@ -225,11 +225,11 @@ def _with_bar(frame, share):
 def play_gradcam(
     seen:GradCAM, # Of `gradcam`
     view:int=0, # Number of the view
-    fps:float=4, # Frames a second
+    fps:float=4, # Frames a second; more if the clip would be longer than 3 s
     max_side:int=224, # Of the picture, in pixels
 )->HTML:
     "The frames with their heat as a clip to play, each above a bar of its share"
     shares = seen.importance[view]/max(seen.importance.max(), 1e-12)
     frames = [_with_bar(*o) for o in zip(seen.overlays(view), shares)]
-    clip = encode_preview(frames, fps, max_side, max_seconds=max(3, len(frames)/fps))
+    clip = encode_preview(frames, max(fps, len(frames)/3), max_side)
     return HTML(video_html(clip, f'what speaks for {seen.label} ({seen.prob:.0%})'))

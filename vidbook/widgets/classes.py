@@ -8,6 +8,7 @@ __all__ = ['sorted_classes', 'confused', 'ClassBars', 'ConfusionGrid', 'as_predi
 # %% ../../nbs/widgets/classes.ipynb #c7e2b612
 from functools import partial
 from html import escape
+from threading import RLock
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from IPython.display import display
 
 from ..interpret.classify import Predictions, confusion, per_class, plot_confusion, plot_per_class, predictions, right_colour, wrong_colour
 from ..utils import VidbookError
-from .core import enable_widgets, in_row, menu
+from .core import enable_widgets, in_row, in_turn, menu
 
 # %% ../../nbs/widgets/classes.ipynb #3fd3648f
 def sorted_classes(
@@ -65,7 +66,7 @@ class ClassBars:
         choose, # Function of the name of a class
         n:int=12, # Classes on a page
     ):
-        self.table, self.choose, self.n = table, choose, min(n, len(table))
+        self.table, self.choose, self.n, self.one = table, choose, min(n, len(table)), RLock()
         self.by = menu('sorted by', ['recall', 'precision', 'f1', 'support', 'class'])
         self.ascending = menu('', [('lowest first', True), ('highest first', False)], '9em')
         self.first = widgets.IntSlider(max=len(table)-self.n, description='from')
@@ -82,6 +83,7 @@ class ClassBars:
 
     def shown(self): return sorted_classes(self.table, self.by.value, self.ascending.value)[self.first.value:][:self.n]
     def clicked(self, i, button=None): self.choose(self.shown().index[i])
+    @in_turn
     def update(self, change=None):
         "Show the page that the controls ask for"
         by = 'recall' if self.by.value == 'class' else self.by.value
@@ -112,7 +114,7 @@ class ConfusionGrid:
         choose, # Function of the class shown and the class said
         n:int=10, # At most so many classes at a time
     ):
-        self.counts, self.totals, self.choose, self.n = counts, counts.sum(axis=1), choose, min(n, len(counts))
+        self.counts, self.totals, self.choose, self.n, self.one = counts, counts.sum(axis=1), choose, min(n, len(counts)), RLock()
         self.around = menu('around', [('(most mistakes)', None), *((str(o), o) for o in counts.index)], '20em')
         self.around.layout.display = None if len(counts) > self.n else 'none'
         self.plain, self.framed = (widgets.Layout(width='2.8em', height='1.9em', padding='0', margin='1px', border=o)
@@ -136,6 +138,7 @@ class ConfusionGrid:
         self.mark(names[i], names[j])
         self.choose(names[i], names[j])
 
+    @in_turn
     def mark(self, label=None, pred=None):
         "Frame the cell of a class shown and a class said; none if they are not there"
         names = self.shown().index
@@ -144,6 +147,7 @@ class ConfusionGrid:
 
 # %% ../../nbs/widgets/classes.ipynb #5334abf6
 @patch
+@in_turn
 def update(self:ConfusionGrid, change=None):
     "Show the part of the matrix that the menu asks for"
     part = self.shown()
