@@ -121,9 +121,9 @@ def _pyramid_frames(s, n_frames, test, rng):
 
 # %% ../../nbs/io/sample.ipynb #9ccad224
 def _centred_frames(s, key, test, rng):
-    "The frames of a clip around the frame `key`; in training each may move by half an interval"
+    "The frames of a clip around the frame `key`; in training each may move by half an interval, unless it is the key frame alone"
     steps = (np.arange(s.clip.clip_len) - s.clip.clip_len//2)*s.clip.interval
-    if not test: steps = steps + _random_int(rng, s.clip.interval, len(steps)) - (s.clip.interval + 1)//2
+    if not test and s.clip.clip_len > 1: steps = steps + _random_int(rng, s.clip.interval, len(steps)) - (s.clip.interval + 1)//2
     return key + steps[None]
 
 # %% ../../nbs/io/sample.ipynb #36430272
