@@ -108,7 +108,8 @@ class DetectVideo:
         "Each moment, the people in its picture, and the clip about it, whose frames are yet to be decoded"
         kept, pts, (_, sample, *_) = {}, reader.pts-reader.pts[0], self.pipeline.stages
         times = np.arange(0, pts[-1]+1/reader.fps, self.step)
-        items = [Item(VideoFile(reader.path, at=min(float(o), len(pts)/reader.fps)), reader=WindowReader(reader.path, reader.fps, pts, kept)) for o in times]
+        videos = [VideoFile(reader.path, at=min(float(o), len(pts)/reader.fps)) for o in times]
+        items = [Item(o, reader=WindowReader(reader.path, reader.fps, pts, kept)) for o in videos]
         for item in items: sample(item)
         keys = shown_at(pts, times)
         for at,item,key,_ in zip(times, items, keys, one_pass(reader, [np.union1d(o.idxs, key) for o,key in zip(items, keys)], kept)):
