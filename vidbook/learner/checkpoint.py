@@ -25,6 +25,7 @@ from ..data.block import VideoBlock
 from ..data.loaders import VideoDataLoaders
 from ..data.sound import spec_of
 from ..data.spec import ClipSpec
+from ..data.text import tokenizer_facts
 from ..io.source import VideoFile
 from ..io.weights import WeightsError, card_format, embedded_card, is_address, weights_file
 from .classify import VideoLearner, is_multi_label, video_learner
@@ -45,6 +46,7 @@ class ModelCard:
     metrics:dict = field(default_factory=dict) # Name -> last value on the validation set
     multi_label:bool = False # May several classes be true at once?
     task:str = 'recognition'
+    tokenizer:dict = None # Of a network that reads sentences, too: `tokenizer_facts`
     versions:dict = field(default_factory=dict) # Of the libraries that wrote it
     format:int = card_format
 
@@ -86,8 +88,9 @@ def card_of(
     if getattr(learn, 'arch', None) is None: raise WeightsError('this learner does not know its network: make it with video_learner')
     if getattr(learn.dls, 'spec', None) is None: raise WeightsError('these loaders have no ClipSpec: use VideoDataLoaders')
     versions = {m.__name__: str(m.__version__) for m in (vidbook, torch, fastai)}
+    tokenizer = tokenizer_facts(getattr(learn.dls, 'tokenizer', None))
     return ModelCard(arch_name(learn.arch), dict(learn.arch_kw), learn.n_out, list(learn.dls.vocab), learn.dls.spec.to_dict(),
-                     weights, last_metrics(learn), is_multi_label(learn), versions=versions)
+                     weights, last_metrics(learn), is_multi_label(learn), tokenizer=tokenizer, versions=versions)
 
 # %% ../../nbs/learner/checkpoint.ipynb #c7ef1770
 def export_learner(
@@ -199,6 +202,9 @@ def load_learner(
 )->VideoLearner:
     "A learner from an export"
     model, card = load_network(folder, arch)
+    if card.tokenizer:
+        raise WeightsError(f'{folder} compares clips with sentences: search with Retriever({str(folder)!r}), or go on training with '
+                           f'retrieve_learner(dls, weights="{weights_file(folder)}")')
     if dls is None: dls = no_data(card.clip_spec(), card.vocab, card.multi_label)
     if list(dls.vocab) != card.vocab:
         raise WeightsError(f'{folder} knows the classes {_some(card.vocab)}, the loaders {_some(dls.vocab)}: '

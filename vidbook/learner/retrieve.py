@@ -6,6 +6,8 @@
 __all__ = ['retrieve_learner', 'retrieval_results']
 
 # %% ../../nbs/learner/retrieve.ipynb #99eddead
+from inspect import signature
+
 import numpy as np
 import torch
 from fastai.optimizer import Adam
@@ -32,12 +34,13 @@ def retrieve_learner(
 )->VideoLearner:
     "A learner that brings clips and their sentences together"
     known = dict(n_tokens=dls.tokenizer.n_tokens, length=dls.tokenizer.length, n_frames=dls.spec.sample.n_seen)
-    arch_kw = known | ({} if n_out is None else dict(n_out=n_out)) | (arch_kw or {})
-    model = arch(**arch_kw)
+    arch_kw = known | (arch_kw or {})
+    n_out = arch_kw.pop('n_out', None) or n_out or signature(arch).parameters['n_out'].default
+    model = arch(n_out=n_out, **arch_kw)
     if weights is not None: init_from(model, weights)
     kwargs.setdefault('splitter', model.splitter)
     learn = VideoLearner(dls, model, NamedLoss(loss_func or ContrastiveLoss()), opt_func=opt_func, lr=lr, **kwargs)
-    learn.arch, learn.arch_kw = arch, arch_kw
+    learn.arch, learn.arch_kw, learn.n_out = arch, arch_kw, n_out
     return learn
 
 # %% ../../nbs/learner/retrieve.ipynb #93ebfbbc
