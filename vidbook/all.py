@@ -64,6 +64,7 @@ from vidbook.data.shards import *
 from vidbook.data.sound import *
 from vidbook.data.heatmaps import *
 from vidbook.data.skeleton_ops import *
+from vidbook.data.skeleton_draw import *
 from vidbook.data.skeleton import *
 from vidbook.data.skeleton_sets import *
 from vidbook.data.flow import *
@@ -102,6 +103,7 @@ from vidbook.models.slowonly import *
 from vidbook.models.slowfast import *
 from vidbook.models.roi import *
 from vidbook.models.person import *
+from vidbook.models.keypoints import *
 from vidbook.models.omnisource import *
 from vidbook.models.swin import *
 from vidbook.models.mvit import *
@@ -137,6 +139,7 @@ from vidbook.callbacks.gradients import *
 from vidbook.callbacks.distill import *
 from vidbook.callbacks.logs import *
 from vidbook.learner.classify import *
+from vidbook.learner.pose import *
 from vidbook.learner.detect import *
 from vidbook.learner.people import *
 from vidbook.learner.localize import *
@@ -182,6 +185,7 @@ from vidbook.inference.tracks import *
 from vidbook.inference.detect_video import *
 from vidbook.inference.stream import *
 from vidbook.inference.localize import *
+from vidbook.inference.poses import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.calibration import *
 from vidbook.interpret.compare import *
@@ -197,6 +201,7 @@ from vidbook.widgets.classes import *
 from vidbook.widgets.results import *
 from vidbook.widgets.timeline import *
 from vidbook.widgets.dataset import *
+from vidbook.widgets.search import *
 from vidbook.widgets.clean import *
 from vidbook.widgets.schedule import *
 from vidbook.widgets.zoo import *

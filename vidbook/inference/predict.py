@@ -21,11 +21,11 @@ from fastcore.basics import patch
 from IPython.display import HTML
 
 from ..callbacks.multiview import average_views
+from ..data.skeleton_draw import open_pictures
 from ..data.spec import Views
 from ..io.packets import MediaError
 from ..io.pool import with_bar, cpus
 from ..io.remote import RemoteError
-from ..io.video import open_video
 from ..io.write import contact_sheet, encode_preview, video_html
 from ..learner.checkpoint import load_network
 from ..learner.classify import is_multi_label
@@ -38,7 +38,7 @@ def video_strip(
     height:int=64, # Of a frame, in pixels
 )->np.ndarray: # uint8 (h, w, 3)
     "Some frames of a video side by side"
-    with open_video(video) as reader:
+    with open_pictures(video) as reader:
         frames = reader.frames(np.linspace(0, len(reader)-1, n).round().astype(int), short_side=height)
     return contact_sheet(frames, n=n, height=height)
 
@@ -48,7 +48,7 @@ def video_preview(
     seconds:float=3, # Longest duration
 )->bytes: # mp4 that browsers play
     "The start of a video, small"
-    with open_video(video) as reader:
+    with open_pictures(video) as reader:
         fps, n = reader.fps, min(len(reader), max(1, round(seconds*reader.fps)))
         frames = reader.frames(np.arange(n), short_side=max_side)
     return encode_preview(frames, fps, max_side=max_side, max_seconds=seconds)
