@@ -109,7 +109,8 @@ def tokenizer_of(
     "The tokeniser that facts tell of"
     facts = {k: tuple(v) if isinstance(v, list) else v for k,v in facts.items()}
     try: return _tokenizers[facts.pop('kind')](**facts)
-    except (KeyError, TypeError) as e: raise VidbookError(f'{str(facts)[:80]} tells of no tokeniser of vidbook ({e}): export the learner again.') from e
+    except (KeyError, TypeError) as e:
+        raise VidbookError(f'{str(facts)[:80]} tells of no tokeniser of vidbook ({e}): export the learner again.') from e
 
 # %% ../../nbs/data/text.ipynb #9cab65dc
 class Tokenize(Transform):

@@ -117,9 +117,12 @@ class Retriever:
             self.model, card = load_network(source)
             self.model.to(device or default_device())
             self.spec, own = card.clip_spec(), card.tokenizer and tokenizer_of(card.tokenizer)
-        else: self.model, self.spec, own = source.model if device is None else source.model.to(device), source.dls.spec, getattr(source.dls, 'tokenizer', None)
+        else:
+            self.model, self.spec = source.model if device is None else source.model.to(device), source.dls.spec
+            own = getattr(source.dls, 'tokenizer', None)
         self.tokenizer = tokenizer or own
-        if not hasattr(self.model, 'encode_text'): raise VidbookError(f'{type(self.model).__name__} reads no sentences: give a learner of retrieve_learner, or its export.')
+        if not hasattr(self.model, 'encode_text'):
+            raise VidbookError(f'{type(self.model).__name__} reads no sentences: give a learner of retrieve_learner, or its export.')
         if self.tokenizer is None: raise VidbookError('there is no tokeniser beside this network: give tokenizer=, the one of its training.')
         self.pipeline, self.normalize = self.spec.test_pipeline(), self.spec.normalize()
 
