@@ -62,10 +62,10 @@ class TensorHeat(TensorBase):
 def _shown(clips, captions, ctxs, colors=None):
     "One row of moments a clip, two beside each other"
     rows = -(-len(clips)//2)
-    if ctxs is None: ctxs = plt.subplots(rows, 2, figsize=(9, 1.5*rows), squeeze=False)[1].flat
-    for ax in list(ctxs)[len(clips):]: ax.axis('off')
+    ctxs = [*plt.subplots(rows, 2, figsize=(9, 1.5*rows), squeeze=False)[1].flat] if ctxs is None else list(ctxs)
+    for ax in ctxs[len(clips):]: ax.axis('off')
     for ax, clip, caption, color in zip(ctxs, clips, captions, colors or ['black']*len(clips)): clip.show(ax, caption).title.set_color(color)
-    return list(ctxs)
+    return ctxs
 
 @show_batch.dispatch
 def show_poses(x:TensorPose|TensorHeat, y, samples, ctxs=None, max_n=6, **kwargs):
@@ -219,6 +219,8 @@ class PoseSpec:
 
     @property
     def seen(self): return self.test_size or self.size
+    @property
+    def batch_type(self): return TensorHeat if self.heat else TensorPose
     @property
     def limbs(self): return layout_of(self.layout).limbs if self.heat == 'limbs' else None
 
