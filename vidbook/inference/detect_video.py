@@ -8,15 +8,17 @@ __all__ = ['find_people', 'propose_people', 'DetectVideo', 'Tracks', 'draw_actio
 # %% ../../nbs/inference/detect_video.ipynb #e3a0cfce
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+from fastai.torch_core import default_device
 from IPython.display import HTML
 
 from ..data.item import Item
-from ..data.people import FrameBoxes
+from ..data.people import DetectSpec, FrameBoxes
 from ..data.table import table_x
 from .tracks import track_boxes
 from .windows import WindowReader, one_pass
@@ -24,7 +26,9 @@ from ..io.sample import shown_at
 from ..io.source import VideoFile
 from ..io.video import open_video
 from ..io.write import encode_preview, video_html, write_video
+from ..learner.checkpoint import load_network
 from ..learner.detect import box_scores
+from ..models.roi import BoxActionLoss
 from ..utils import VidbookError
 
 # %% ../../nbs/inference/detect_video.ipynb #8df690a7
@@ -34,6 +38,13 @@ def _shares(found, size, least):
     found[:, :4] = np.clip(found[:, :4]/[*size, *size], 0, 1)
     return found[found[:, 4] >= least]
 
+def _finder(source):
+    "A `PersonModel`, of a learner or of an export"
+    if not isinstance(source, (str, Path)): return getattr(source, 'model', source)
+    model, card = load_network(source)
+    if card.task != 'people': raise VidbookError(f'{source} does not find people: give the export of a people_learner.')
+    return model.to(default_device())
+
 def _people_in(model, pictures, least):
     "The people in each of some pictures, uint8 (H, W, 3)"
     device = next(model.parameters()).device
@@ -42,14 +53,14 @@ def _people_in(model, pictures, least):
 
 # %% ../../nbs/inference/detect_video.ipynb #476161de
 def find_people(
-    model, # `PersonModel`, or the learner of one
+    model, # `PersonModel`, its learner, or a folder that this one's `export` wrote
     video, # Path or `VideoFile`
     times, # Seconds, ascending
     least:float=.5, # Score of a box that counts
     bs:int=4, # Pictures at a time
 )->list: # Of (n, 5) for each time: x1, y1, x2, y2 (0-1), score
     "The people in pictures of a video, in one pass over it"
-    model, found = getattr(model, 'model', model), {}
+    model, found = _finder(model), {}
     with open_video(video) as reader:
         wanted = shown_at(reader.pts-reader.pts[0], times)
         pictures = reader.each(np.unique(wanted))
@@ -58,31 +69,40 @@ def find_people(
 
 # %% ../../nbs/inference/detect_video.ipynb #18f3422c
 def propose_people(
-    model, # `PersonModel`, or the learner of one
+    model, # `PersonModel`, its learner, or a folder that this one's `export` wrote
     table:pd.DataFrame, # Key frames: video, at, id
     **kw # For `find_people`
 )->dict: # id -> (n, 5)
     "The people in the key frames of a table"
-    proposals = {}
+    model, proposals = _finder(model), {}
     for _,rows in table.sort_values('at', kind='stable').groupby('video', sort=False):
         video = replace(table_x(rows.iloc[0], table.attrs['root']), at=None)
         proposals |= dict(zip(rows['id'], find_people(model, video, rows['at'].to_numpy(), **kw)))
     return proposals
 
 # %% ../../nbs/inference/detect_video.ipynb #621b2f12
+def _actions(source):
+    "Network, loss, classes and specification of a learner or of an export"
+    if not isinstance(source, (str, Path)): return source.model, source.loss_func.loss, list(source.dls.vocab), source.dls.spec
+    model, card = load_network(source)
+    if card.task != 'detection': raise VidbookError(f'{source} does not say what people in boxes do: give the export of a detect_learner.')
+    loss = BoxActionLoss(card.n_out > len(card.vocab), card.multi_label)
+    return model.to(default_device()), loss, card.vocab, DetectSpec.from_dict(card.spec)
+
+# %% ../../nbs/inference/detect_video.ipynb #17a2e71e
 class DetectVideo:
     "Tells who does what, where and when"
     def __init__(self,
-        learn, # Of `detect_learner`
-        people, # `PersonModel`, or its learner
+        actions, # Learner of `detect_learner`, or a folder that its `export` wrote
+        people, # `PersonModel`, its learner, or a folder that this one's `export` wrote
         step:float=.5, # Seconds from one moment to the next
         least:float=.5, # Score of an action that is told
         sure:float=.5, # Score of a person that counts
         iou:float=.3, # Overlap of a person with itself a moment later
     ):
         if not step > 0: raise VidbookError(f'step={step}: moments must be apart, give seconds above zero.')
-        self.model, self.loss, self.vocab, self.people = learn.model, learn.loss_func.loss, list(learn.dls.vocab), getattr(people, 'model', people)
-        self.pipeline, self.normalize = learn.dls.spec.test_pipeline(), learn.dls.spec.normalize()
+        self.model, self.loss, self.vocab, spec = _actions(actions)
+        self.people, self.pipeline, self.normalize = _finder(people), spec.test_pipeline(), spec.normalize()
         self.step, self.least, self.sure, self.iou = step, least, sure, iou
 
     def scores(self,

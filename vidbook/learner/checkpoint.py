@@ -39,7 +39,7 @@ class ModelCard:
     "What stands beside the weights"
     arch:str # Module and name of the function that makes the network
     arch_kw:dict # Its arguments beside `n_out`
-    n_out:int # Scores
+    n_out:int # Scores; None for a network that finds boxes
     vocab:list # Class names, in the order of the scores
     spec:dict # `ClipSpec.to_dict()`: sampling, size, normalisation
     weights:str # SHA-256 of the weights file
@@ -51,6 +51,7 @@ class ModelCard:
     format:int = card_format
 
     def clip_spec(self): return spec_of(self.spec)
+    def arguments(self): return self.arch_kw if self.n_out is None else dict(n_out=self.n_out, **self.arch_kw)
 
 # %% ../../nbs/learner/checkpoint.ipynb #a28ecc20
 def arch_name(
@@ -89,8 +90,9 @@ def card_of(
     if getattr(learn.dls, 'spec', None) is None: raise WeightsError('these loaders have no ClipSpec: use VideoDataLoaders')
     versions = {m.__name__: str(m.__version__) for m in (vidbook, torch, fastai)}
     tokenizer = tokenizer_facts(getattr(learn.dls, 'tokenizer', None))
-    return ModelCard(arch_name(learn.arch), dict(learn.arch_kw), learn.n_out, list(learn.dls.vocab), learn.dls.spec.to_dict(),
-                     weights, last_metrics(learn), is_multi_label(learn), tokenizer=tokenizer, versions=versions)
+    vocab = list(learn.dls.vocab) if learn.n_out else []
+    return ModelCard(arch_name(learn.arch), dict(learn.arch_kw), learn.n_out, vocab, learn.dls.spec.to_dict(), weights, last_metrics(learn),
+                     is_multi_label(learn), getattr(learn, 'task', 'recognition'), tokenizer, versions)
 
 # %% ../../nbs/learner/checkpoint.ipynb #c7ef1770
 def export_learner(
@@ -168,7 +170,7 @@ def load_network(
     if arch and arch.__name__ != card.arch.rpartition('.')[2]:
         raise WeightsError(f'{folder} is a {card.arch}, not a {arch_name(arch)}: give that one as arch=')
     arch = arch or find_arch(card.arch)
-    try: model = arch(n_out=card.n_out, **card.arch_kw)
+    try: model = arch(**card.arguments())
     except (TypeError, ValueError) as e:
         raise WeightsError(f'{folder}: {arch_name(arch)} cannot be called with {card.arch_kw} ({e}): give the arch of the training') from e
     try: load_weights(model, weights)
@@ -190,6 +192,16 @@ def no_data(
     return VideoDataLoaders(*dls.loaders, device=dls.device).new_empty()
 
 # %% ../../nbs/learner/checkpoint.ipynb #f6bc0b10
+_others = dict(detection='says what people in boxes do: use DetectVideo(actions, people), or go on training with detect_learner(dls, weights={})',
+               people='finds people: use DetectVideo(actions, people), or go on training with people_learner(dls, weights={})',
+               retrieval='compares clips with sentences: search with Retriever(...), or go on training with retrieve_learner(dls, weights={})')
+
+def _check_task(folder, card):
+    "Is it a network that names clips?"
+    task = 'retrieval' if card.tokenizer else card.task
+    if task in _others: raise WeightsError(f'{folder} '+_others[task].format(repr(str(weights_file(folder)))))
+
+# %% ../../nbs/learner/checkpoint.ipynb #5f405b54
 def _some(names, k=6):
     "The first names of a long list"
     return ', '.join(map(str, names[:k]))+(f' ... ({len(names)})' if len(names) > k else '')
@@ -202,9 +214,7 @@ def load_learner(
 )->VideoLearner:
     "A learner from an export"
     model, card = load_network(folder, arch)
-    if card.tokenizer:
-        raise WeightsError(f'{folder} compares clips with sentences: search with Retriever({str(folder)!r}), or go on training with '
-                           f'retrieve_learner(dls, weights="{weights_file(folder)}")')
+    _check_task(folder, card)
     if dls is None: dls = no_data(card.clip_spec(), card.vocab, card.multi_label)
     if list(dls.vocab) != card.vocab:
         raise WeightsError(f'{folder} knows the classes {_some(card.vocab)}, the loaders {_some(dls.vocab)}: '

@@ -76,7 +76,9 @@ def detect_learner(
     loss = loss_func or BoxActionLoss(dls.background)
     if getattr(loss, 'first', dls.background) != dls.background:
         raise VidbookError(f'the loss has background={bool(loss.first)} and the loaders have background={dls.background}: give both the same.')
-    return video_learner(dls, arch, n_out=dls.c, loss_func=loss, metrics=[FrameMAP()] if metrics is None else metrics, **kwargs)
+    learn = video_learner(dls, arch, n_out=dls.c, loss_func=loss, metrics=[FrameMAP()] if metrics is None else metrics, **kwargs)
+    learn.task = 'detection'
+    return learn
 
 # %% ../../nbs/learner/detect.ipynb #4c122378
 def action_boxes(

@@ -57,6 +57,7 @@ def _parts(parts, *labels):
 def people_learner(
     dls, # `DetectDataLoaders` of `people_spec`
     arch=person_slim, # Makes a `PersonModel`
+    arch_kw:dict=None, # Its arguments
     weights=None, # Weights of the whole network: path, url or state, such as torchvision's
     opt_func=Adam, # fastai's Adam decouples weight decay: it is AdamW
     lr:float=3e-3, # Default of `fit_one_cycle`
@@ -65,6 +66,8 @@ def people_learner(
 )->VideoLearner:
     "A learner that finds people in pictures"
     if not hasattr(dls, 'background'): raise VidbookError('these loaders give no boxes: make them with DetectDataLoaders.from_table.')
-    model = arch()
+    model, metrics = arch(**(arch_kw or {})), [PersonAP()] if metrics is None else metrics
     if weights is not None: load_weights(model.detector, weights)
-    return VideoLearner(dls, model, NamedLoss(_parts), opt_func=opt_func, lr=lr, metrics=[PersonAP()] if metrics is None else metrics, **kwargs)
+    learn = VideoLearner(dls, model, NamedLoss(_parts), opt_func=opt_func, lr=lr, metrics=metrics, **kwargs)
+    learn.arch, learn.arch_kw, learn.n_out, learn.task = arch, arch_kw or {}, None, 'people'          # what an export tells of
+    return learn

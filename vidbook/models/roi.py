@@ -92,7 +92,7 @@ def roi_slowfast_slim(n_out=81, dropout=0., **kw): return detect_model(slowfast_
 # %% ../../nbs/models/roi.ipynb #91af851b
 class BoxActionLoss(nn.Module):
     "Loss of logits `(n, n_out)` with many-hot labels `(n, n_out)`, over the boxes that have labels"
-    named, multi_label = True, True
+    named = True
     def __init__(self,
         background:bool=True, # Is the first column that of the background?
         multi:bool=True, # May a box have several labels?
@@ -101,6 +101,9 @@ class BoxActionLoss(nn.Module):
     ):
         super().__init__()
         self.first, self.multi, self.alpha, self.gamma = int(background), multi, alpha, gamma
+
+    @property
+    def multi_label(self): return self.multi
 
     def forward(self, out, labels):
         if out.shape != labels.shape: raise ValueError(f'logits {tuple(out.shape)} and labels {tuple(labels.shape)}: give one row for each box')
