@@ -58,7 +58,7 @@ def people_learner(
     dls, # `DetectDataLoaders` of `people_spec`
     arch=person_slim, # Makes a `PersonModel`
     arch_kw:dict=None, # Its arguments
-    weights=None, # Weights of the whole network: path, url or state, such as torchvision's
+    weights=None, # Weights of the whole network, torchvision's or an export's: path, url or state
     opt_func=Adam, # fastai's Adam decouples weight decay: it is AdamW
     lr:float=3e-3, # Default of `fit_one_cycle`
     metrics=None, # Default: `PersonAP`
@@ -67,7 +67,7 @@ def people_learner(
     "A learner that finds people in pictures"
     if not hasattr(dls, 'background'): raise VidbookError('these loaders give no boxes: make them with DetectDataLoaders.from_table.')
     model, metrics = arch(**(arch_kw or {})), [PersonAP()] if metrics is None else metrics
-    if weights is not None: load_weights(model.detector, weights)
+    if weights is not None: load_weights(model, weights)
     learn = VideoLearner(dls, model, NamedLoss(_parts), opt_func=opt_func, lr=lr, metrics=metrics, **kwargs)
     learn.arch, learn.arch_kw, learn.n_out, learn.task = arch, arch_kw or {}, None, 'people'          # what an export tells of
     return learn

@@ -23,6 +23,7 @@ def _middle(x):
 
 class PersonModel(nn.Module):
     "Finds people in the middle of clips; a detector of torchvision does"
+    key_tables = ([(r'^(?!detector\.)', 'detector.')],)              # torchvision's own files
     def __init__(self,
         detector:nn.Module, # Of `torchvision.models.detection`
         label:int=1 # Its number for people
