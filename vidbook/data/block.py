@@ -123,7 +123,7 @@ class VideoDL(PassDL):
     def _one_pass(self):
         item = self.dataset[0]
         rest = item[1:] if isinstance(item, tuple) else ()
-        self._n_inp, self._types = max(1, len(rest)), {tuple: [getattr(self.spec, 'batch_type', self.spec.clip_type), *map(type, rest)]}
+        self._n_inp, self._types = max(1, len(rest)), {tuple: [self.spec.clip_type, *map(type, rest)]}
 
     def create_batches(self, samps):
         "Batches of what could be read; None where a batch has lost all its clips, so that the order stays"

@@ -220,8 +220,6 @@ class PoseSpec:
     @property
     def seen(self): return self.test_size or self.size
     @property
-    def batch_type(self): return TensorHeat if self.heat else TensorPose
-    @property
     def limbs(self): return layout_of(self.layout).limbs if self.heat == 'limbs' else None
 
     def shape(self, test=False):
