@@ -9,10 +9,11 @@ __all__ = ['left_right_pairs', 'SwapLabels', 'ClipTransform', 'VideoDL', 'VideoB
 import re, warnings
 
 import cv2
+import torch
 from fastai.data.block import TransformBlock
 from fastai.data.load import SkipItemException
 from fastai.data.transforms import CategoryMap
-from fastai.torch_core import TensorCategory, TensorMultiCategory
+from fastai.torch_core import TensorBase, TensorCategory, TensorMultiCategory
 from fastcore.basics import chunked, defaults, patch
 from fasttransform import Transform
 
@@ -124,6 +125,11 @@ class VideoDL(PassDL):
         item = self.dataset[0]
         rest = item[1:] if isinstance(item, tuple) else ()
         self._n_inp, self._types = max(1, len(rest)), {tuple: [self.spec.clip_type, *map(type, rest)]}
+
+    def _retain_dl(self, b):
+        "For decoding: the types of the items; what a transform of batches has made into another kind stays what it is"
+        typed = super()._retain_dl(b)
+        return (b[0], *typed[1:]) if isinstance(b, tuple) and type(b[0]) not in (torch.Tensor, TensorBase) else typed
 
     def create_batches(self, samps):
         "Batches of what could be read; None where a batch has lost all its clips, so that the order stays"
