@@ -25,6 +25,7 @@ commands = dict(
     eval='vidbook.cli.evaluate:measure',
     fuse='vidbook.cli.evaluate:fuse',
     predict='vidbook.cli.predict:predict',
+    detect='vidbook.cli.detect:detect',
     zoo='vidbook.cli.zoo:zoo',
     publish='vidbook.cli.zoo:publish',
     export='vidbook.cli.export:export_file',
