@@ -19,6 +19,7 @@ def named_finder(
     weights:str='', # Of a named network: a file or an address
 ): # What `DetectVideo` takes
     "What finds people, as it is written on a command line"
+    from fastai.torch_core import default_device
     from vidbook.models import person
     from vidbook.pretrained import load_weights
     names = [o for o in person.__all__ if o.startswith('person_')]
@@ -29,7 +30,7 @@ def named_finder(
     if not weights: raise VidbookError(f'{people} knows nobody yet: give --weights, such as the file of torchvision that belongs to it')
     model = getattr(person, people)()
     load_weights(model, weights)
-    return model
+    return model.to(default_device())
 
 # %% ../../nbs/cli/detect.ipynb #cb43ac3c
 def _drawn_files(videos, folder):

@@ -126,14 +126,17 @@ class DetectVideo:
 
     def _moments(self, reader):
         "Each moment, the people in its picture, and the clip about it, whose frames are yet to be decoded"
-        kept, pts, (_, sample, *_) = {}, reader.pts-reader.pts[0], self.pipeline.stages
-        times = np.arange(0, pts[-1]+1/reader.fps, self.step)
-        videos = [VideoFile(reader.path, at=min(float(o), len(pts)/reader.fps)) for o in times]
-        items = [Item(o, reader=WindowReader(reader.path, reader.fps, pts, kept)) for o in videos]
-        for item in items: sample(item)
-        keys = shown_at(pts, times)
-        for at,item,key,_ in zip(times, items, keys, one_pass(reader, [np.union1d(o.idxs, key) for o,key in zip(items, keys)], kept)):
-            yield float(at), _people_in(self.people, [kept[key]], self.sure)[0], item
+        kept, pts = {}, reader.pts-reader.pts[0]
+        window, times = WindowReader(reader.path, reader.fps, pts, kept), np.arange(0, pts[-1]+1/reader.fps, self.step)
+        keys, clips = shown_at(pts, times), [self._sampled(window, min(float(o), len(pts)/reader.fps)) for o in times]
+        for at,key,idxs,_ in zip(times, keys, clips, one_pass(reader, [np.union1d(*o) for o in zip(clips, keys)], kept)):
+            yield float(at), _people_in(self.people, [kept[key]], self.sure)[0], Item(reader.path, reader=window, idxs=idxs)
+
+    def _sampled(self, reader, at):
+        "The frames of the clip about a second"
+        item = Item(VideoFile(reader.path, at=at), reader=reader)
+        self.pipeline.stages[1](item)
+        return item.idxs
 
     def _scores(self, people, item):
         "What the people of a moment do"

@@ -97,4 +97,4 @@ def draw_poses(
         for i,picture in reader.each(np.arange(len(reader))):
             t = min(i//every, len(skeleton)-1)
             yield draw_skeleton(np.ascontiguousarray(picture), skeleton.points[:, t], None if skeleton.scores is None else skeleton.scores[:, t])
-    with open_video(video) as reader: return write_video(dest, frames(reader), reader.fps)
+    with open_video(video) as reader: return write_video(dest, frames(reader), reader.fps, times=reader.pts-reader.pts[0])

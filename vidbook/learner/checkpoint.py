@@ -198,8 +198,7 @@ _others = dict(detection='says what people in boxes do: use DetectVideo(actions,
 
 def _check_task(folder, card):
     "Is it a network that names clips?"
-    task = 'retrieval' if card.tokenizer else card.task
-    if task in _others: raise WeightsError(f'{folder} '+_others[task].format(repr(str(weights_file(folder)))))
+    if card.task in _others: raise WeightsError(f'{folder} '+_others[card.task].format(repr(str(weights_file(folder)))))
 
 # %% ../../nbs/learner/checkpoint.ipynb #5f405b54
 def _some(names, k=6):

@@ -40,7 +40,7 @@ def retrieve_learner(
     if weights is not None: init_from(model, weights)
     kwargs.setdefault('splitter', model.splitter)
     learn = VideoLearner(dls, model, NamedLoss(loss_func or ContrastiveLoss()), opt_func=opt_func, lr=lr, **kwargs)
-    learn.arch, learn.arch_kw, learn.n_out = arch, arch_kw, n_out
+    learn.arch, learn.arch_kw, learn.n_out, learn.task = arch, arch_kw, n_out, 'retrieval'
     return learn
 
 # %% ../../nbs/learner/retrieve.ipynb #93ebfbbc
