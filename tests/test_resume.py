@@ -7,6 +7,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam
+from fastai.torch_core import trainable_params
 from safetensors.torch import load_file
 
 from pair import run_pair
@@ -181,6 +182,19 @@ def test_gradients_scales_and_schedules_go_on(table, tmp_path, opt, scale, again
         fit(learn, at, SaveTraining(tmp_path, iters=3))
         if at and not again: learn = make(seed)
     assert same(learn, whole.model.state_dict()) and not same(make(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize('opt,lr,kw', [(torch_opt('Muon'), 1e-2, {}), (torch_opt('LBFGS', max_iter=3), .1, dict(rules=(), splitter=trainable_params))],
+                         ids=['Muon', 'LBFGS'])
+def test_optimizers_with_steps_of_their_own_go_on(table, tmp_path, opt, lr, kw):
+    def fit(at, *saves, seed=0):
+        Stop.at, learn = at, learner(table, seed=seed, opt_func=opt, **kw)
+        try: learn.fit(2, lr, wd=0., cbs=[AverageWeights(.8), Stop(), *saves])
+        except KeyboardInterrupt: pass
+        return learn
+    whole = fit(None)
+    for seed, at in enumerate((4, 8, None)): learn = fit(at, SaveTraining(tmp_path, iters=3), seed=seed)
+    assert same(learn, whole.model.state_dict()) and not same(learner(table), whole.model.state_dict())
 
 
 def test_a_taught_training_goes_on_with_its_teacher(table, tmp_path):

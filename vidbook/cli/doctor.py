@@ -189,9 +189,10 @@ def findings(
     names, found = list(names or examinations), {}
     if odd := [o for o in names if o not in examinations]:
         raise VidbookError(f'the doctor has no examination {odd[0]!r}: give some of {", ".join(examinations)}')
+    again = 'try again while nothing else runs; if that does not help, reinstall the packages that it examines'
     try:
         for done in map_files(examine, names, workers=2, limit=limit, progress=False):
-            found[done.item] = done.result or [Finding(done.item, done.item, 'bad', _line(done.error), 'reinstall the packages that it examines')]
+            found[done.item] = done.result or [Finding(done.item, done.item, 'bad', _line(done.error), again)]
     except Exception as e:
         ill = Finding('processes', 'python', 'bad', f'no other process can be started ({_line(e)})', 'look at the limits of your account')
         found['processes'] = [ill]

@@ -19,10 +19,12 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastprogress import fastprogress
 
+from ..callbacks.gradients import Accumulate, ClipGradients
 from ..callbacks.multiview import MultiView
 from ..callbacks.precision import Bf16, Fp16
 from ..io.source import VideoFile
 from .optim import GroupedOptimizer, param_groups
+from .state import processes
 from ..losses import NamedLoss
 from ..pretrained import init_from
 from ..utils import VidbookError
@@ -88,6 +90,31 @@ class VideoLearner(Learner):
     def to_fp32(self):
         "Forward passes in float32 from now on"
         return self.remove_cbs([Bf16, MixedPrecision])    # Fp16 is a kind of Bf16
+
+# %% ../../nbs/learner/classify.ipynb #439cb9a2
+_one_loss = Accumulate, ClipGradients, Bf16     # work on the one loss, or the one gradient, of a batch
+
+@patch
+def _loss_anew(self:VideoLearner):
+    "Loss and gradients of the present batch at the present weights"
+    self.opt.zero_grad()
+    self.pred = self.model(*self.xb)
+    self('after_pred')
+    self.loss_grad = self.loss_func(self.pred, *self.yb)
+    self.loss = self.loss_grad.clone()
+    self('after_loss')
+    self.loss_grad.backward()
+    return self.loss_grad
+
+@patch
+def _step(self:VideoLearner):
+    "As fastai's; an optimizer that computes the loss several times in a step, such as LBFGS, is told how"
+    if not getattr(self.opt, 'many_losses', False): return Learner._step(self)
+    name, wrong = type(self.opt.opt).__name__, [o.name for o in self._grab_cbs(_one_loss)]
+    if wrong or processes()[1] > 1:
+        raise VidbookError(f'{name} computes the loss of a batch several times in a step: train without {", ".join(wrong) or "other processes"}.')
+    known = [self.loss_grad]                    # at the weights that it starts from
+    self.opt.step(lambda: known.pop() if known else self._loss_anew())
 
 # %% ../../nbs/learner/classify.ipynb #66144eb2
 @patch

@@ -110,10 +110,10 @@ def slurm_script(
     "What `sbatch` takes"
     command = shlex.join(_accelerate(script, map(str, args), n, machines, '@machine@', '@host@', '@port@', 8*n))
     for mark,name in {'@machine@': 'SLURM_NODEID', '@host@': 'MAIN_HOST', '@port@': 'MAIN_PORT'}.items(): command = command.replace(mark, f'${name}')
-    name = args[1] if script == '-m' else Path(script).stem
+    name = re.sub(r'[^\w.-]', '_', str(args[1] if script == '-m' else Path(script).stem))
     return _slurm_script.format(name=name, machines=machines, n=n, cpus=8*n, command=shlex.quote(command))
 
-# %% ../../nbs/learner/launch.ipynb #78e7b9d3
+# %% ../../nbs/learner/launch.ipynb #46ea6077
 _ways = dict(accelerate=_accelerate, torchrun=_torchrun, mpi=_mpi)
 
 def free_port()->int:
@@ -132,7 +132,7 @@ def launch_command(
 )->str: # For a shell; for slurm what `sbatch` takes
     "How to start a script in several processes"
     if how not in (*_ways, 'slurm'): raise LaunchError(f'how={how!r}: give {", ".join(_ways)} or slurm')
-    if min(n, machines) < 1: raise LaunchError(f'n={n}, machines={machines}: give at least 1')
+    if not all(isinstance(o, int) and o > 0 for o in (n, machines)): raise LaunchError(f'n={n}, machines={machines}: give whole numbers, at least 1')
     if not 0 <= machine < machines: raise LaunchError(f'machine={machine}: {machines} machines have the numbers 0 to {machines-1}')
     if how == 'slurm': return slurm_script(script, args, n, machines)
     if machines > 1 and not host: raise LaunchError(f'{machines} machines: give host=, the name of machine 0 by which the others find it')

@@ -8,6 +8,7 @@ __all__ = ['training_plan', 'differences']
 # %% ../../nbs/learner/plan.ipynb #62d825eb
 import json, os
 from hashlib import sha256
+from stat import S_ISREG
 
 import numpy as np
 from fastai.torch_core import get_model
@@ -28,18 +29,29 @@ def _network(learn):
             'weights': {'tensors': len(parts), 'form': _digest(parts.items())},
             'classes': [str(o) for o in getattr(learn.dls, 'vocab', None) or []]}
 
+# %% ../../nbs/learner/plan.ipynb #b8e55a91
 def _part(item):
     "Of which file a clip is which part, whatever folder that lies in"
     video = getattr(item, 'video', item)
     known = [getattr(video, k, None) for k in ('start', 'end', 'template', 'start_index', 'n_frames')]
     return *known, os.path.basename(str(getattr(video, 'path', '')))
 
+def _bytes_of(items):
+    "How large each file is; None for folders and for what is elsewhere"
+    sizes = {}
+    for path in {str(getattr(getattr(o, 'video', o), 'path', '')) for o in items}:
+        try: found = os.stat(path)
+        except (OSError, ValueError): continue
+        if S_ISREG(found.st_mode): sizes[os.path.basename(path)] = sizes.get(os.path.basename(path), 0) + found.st_size
+    return sorted(sizes.items())
+
 def _clips(dl):
     "Which items a loader has"
     items = getattr(dl, 'items', None)
     if items is None: items = range(getattr(dl, 'n', None) or 0)
     ids, labels = ([str(getattr(o, name, o)) for o in items] for name in ('id', 'label'))
-    return {'number': len(ids), 'ids': _digest(ids), 'labels': _digest(labels), 'parts of videos': _digest(map(_part, items))}
+    return {'number': len(ids), 'ids': _digest(ids), 'labels': _digest(labels), 'parts of videos': _digest(map(_part, items)),
+            'sizes of files': _digest(_bytes_of(items))}
 
 # %% ../../nbs/learner/plan.ipynb #0a1d80de
 def _data(learn):

@@ -87,7 +87,8 @@ def load_state(
     "The value that was written"
     try:
         with safe_open(path, 'pt') as f:
-            return unpack(json.loads(f.metadata()['state']), {name: f.get_tensor(name) for name in f.keys()})
+            tensors = {name: f.get_tensor(name).clone() for name in f.keys()}      # in memory of their own, as sums depend on where tensors lie
+            return unpack(json.loads(f.metadata()['state']), tensors)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as e: raise StateError(f'{path} cannot be read ({e}): copy it again') from e
 
 # %% ../../nbs/learner/state.ipynb #bd991eeb

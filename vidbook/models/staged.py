@@ -8,12 +8,14 @@ __all__ = ['Residual', 'shortcut', 'stem_pool', 'StagedNet']
 # %% ../../nbs/models/staged.ipynb #c84fb0fe
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from torch import nn
 
 from ..layers.conv import ConvBn
 from ..layers.init import init_weights
+from .core import Places
 
 # %% ../../nbs/models/staged.ipynb #26f330e3
 class Residual(nn.Module):
@@ -55,7 +57,11 @@ class StagedNet(nn.Sequential):
             for i in range(n):
                 stage.append(block(ni, width, (1,)*len(stride) if i else stride, i)); ni = stage[-1].nf
         super().__init__(OrderedDict(parts | (after or {})))
-        self.nf = ni
+        self.nf, self.thinned = ni, list(accumulate((o[0] for o in strides[:len(widths)]), int.__mul__))     # by how much time is, behind each stage
         init_weights(self)
 
     def forward(self, x): return super().forward(x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last))
+
+    def places(self, shape): # See `Places`; an earlier stage if the last one no longer tells moments apart
+        telling = [n for n,t in enumerate(self.thinned, 1) if t < shape[2]]
+        return Places((self if not telling or telling[-1] == len(self.thinned) else getattr(self, f'layer{telling[-1]}'),))
