@@ -1,12 +1,21 @@
 "Sentences and videos: CLIP4Clip and the ranks of videos against numbers of the reference (golden/retrieval)"
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from test_golden import check, generator, read, state_of, tolerance
 
 from vidbook import presets
+from vidbook.callbacks.schedule import Linear, Schedule
+from vidbook.data.puppets import make_puppets
+from vidbook.interpret.cost import cost
+from vidbook.io.sample import Clip, Sampling
+from vidbook.learner.retrieve import retrieval_results, retrieve_learner
 from vidbook.metrics.retrieval import grounding_recall, retrieval_metrics
+from vidbook.models.clip4clip import clip4clip_slim
 from vidbook.pretrained import WeightsError, load_weights
+from vidbook.utils import VidbookError
 
 mean, order = (read(f'retrieval/clip4clip_vit-base-p32_{kind}') for kind in ('meanP', 'seqTransf'))
 
@@ -62,3 +71,19 @@ def test_grounding():
         found[0 if k % 2 else 3] = a+.02, b-.01
         true.append((a, b)); said.append(found)
     np.testing.assert_allclose(grounding_recall(said, true, (1, 5), (.5,)), [[17/30], [1]])
+
+
+def test_a_preset_trains_tests_and_tells_its_cost(tmp_path):
+    "Its recipe, made small"
+    preset = presets.clip4clip_b32_msrvtt9k
+    make_puppets(tmp_path, 'tiny', parts=('clips',), progress=False)
+    small = preset.but(arch=clip4clip_slim, arch_kw=dict(frames='meanP'), tokenizer='words', batch=4, size=64, short_side=68,
+                       sample=Sampling(Clip(2), 'uniform'), train_tfms=(('RandomCrop', {}),), fit=Schedule(1, Linear(0, 1, first=.05)))
+    dls = small.data(tmp_path/'puppets.csv', num_workers=0)
+    learn = small.train(dls, weights=False)
+    assert [type(o).__name__ for o in (learn.model, learn.opt.opt.opt)] == ['Clip4Clip', 'AdamW'] and {h['wd'] for h in learn.opt.hypers} == {0, .05}
+    values = small.test(dls, learn.model.state_dict())
+    assert values == retrieval_results(learn) and list(values) == ['R1', 'R5', 'R10', 'MdR', 'MnR']
+    found = cost(small, dls, n=2)
+    assert found.bs == 4 and found.clips_per_s > 0 and found.largest_bs > 4
+    with pytest.raises(VidbookError, match='CaptionDataLoaders'): retrieve_learner(SimpleNamespace())

@@ -10,37 +10,32 @@ from inspect import signature
 
 import numpy as np
 import torch
-from fastai.optimizer import Adam
 from fastcore.meta import delegates
 
-from .classify import VideoLearner
-from ..losses import NamedLoss
+from .classify import VideoLearner, video_learner
 from ..metrics.retrieval import retrieval_metrics
 from ..models.clip4clip import ContrastiveLoss, clip4clip_slim
-from ..pretrained import init_from
+from ..utils import VidbookError
 
 # %% ../../nbs/learner/retrieve.ipynb #8b031dfd
-@delegates(VideoLearner.__init__)
+@delegates(video_learner)
 def retrieve_learner(
     dls, # `CaptionDataLoaders`
     arch=clip4clip_slim, # Makes a network that compares clips with sentences
-    weights=None, # Weights to start from, such as CLIP's: path, url, state or preset
+    weights=None, # Weights to start from, such as CLIP's: path, url, state or preset; all of them are trained
     n_out:int=None, # Channels of the vectors; None: as `arch` has them
     arch_kw:dict=None, # Further arguments of `arch`
     loss_func=None, # Of logits (sentences, clips); `ContrastiveLoss` if None
-    opt_func=Adam, # fastai's Adam decouples weight decay: it is AdamW
     lr:float=1e-3, # Default of `fit_one_cycle`
-    **kwargs # For `VideoLearner`
+    **kwargs
 )->VideoLearner:
     "A learner that brings clips and their sentences together"
-    known = dict(n_tokens=dls.tokenizer.n_tokens, length=dls.tokenizer.length, n_frames=dls.spec.sample.n_seen)
-    arch_kw = known | (arch_kw or {})
-    n_out = arch_kw.pop('n_out', None) or n_out or signature(arch).parameters['n_out'].default
-    model = arch(n_out=n_out, **arch_kw)
-    if weights is not None: init_from(model, weights)
-    kwargs.setdefault('splitter', model.splitter)
-    learn = VideoLearner(dls, model, NamedLoss(loss_func or ContrastiveLoss()), opt_func=opt_func, lr=lr, **kwargs)
-    learn.arch, learn.arch_kw, learn.n_out, learn.task = arch, arch_kw, n_out, 'retrieval'
+    if not hasattr(dls, 'tokenizer'): raise VidbookError('these loaders give no sentences: make them with CaptionDataLoaders.from_table.')
+    known = dict(n_tokens=dls.tokenizer.n_tokens, length=dls.tokenizer.length, n_frames=dls.spec.sample.n_seen) | (arch_kw or {})
+    n_out = known.pop('n_out', None) or n_out or signature(arch).parameters['n_out'].default
+    learn = video_learner(dls, arch, weights, n_out, known, loss_func or ContrastiveLoss(), lr=lr, **kwargs)
+    learn.task = 'retrieval'
+    learn.unfreeze()                                                          # nothing here was made for other classes
     return learn
 
 # %% ../../nbs/learner/retrieve.ipynb #93ebfbbc

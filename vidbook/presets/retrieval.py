@@ -14,7 +14,7 @@ from ..callbacks.schedule import Cosine, Linear, Schedule
 from ..io.sample import Clip, Sampling
 from ..learner.optim import Rule
 from ..models.clip4clip import ContrastiveLoss, clip4clip_b32
-from .core import Preset
+from .core import Preset, preset_learner
 from .published import openmmlab
 from ..pretrained import load_weights
 
@@ -48,6 +48,26 @@ class RetrievalPreset(Preset):
         "Loaders that give the clips and sentences of this network"
         from vidbook.data.text import CaptionDataLoaders
         return CaptionDataLoaders.from_table(source, spec=self.clip_spec(), **{'bs': self.batch, 'tokenizer': self.tokenizer, **kw})
+
+    def learner(self,
+        source, # Loaders, or what `data` takes
+        pretrained=False, # As in `model`
+        weights=None, # Start from these
+        **kw # For `retrieve_learner`
+    ):
+        "A learner for this network"
+        from vidbook.learner.retrieve import retrieve_learner
+        dls = source if hasattr(source, 'train') else self.data(source)
+        return preset_learner(self, retrieve_learner, dls, pretrained, weights, whole=True, **kw)
+
+    def test(self,
+        source, # Loaders, or what `data` takes
+        pretrained=True # As in `model`
+    )->dict: # R1, R5, R10 in percent, MdR, MnR
+        "Test by the published protocol: every sentence against every video of the last split"
+        from vidbook.learner.retrieve import retrieval_results
+        learn = self.learner(source, pretrained)
+        return retrieval_results(learn, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)])
 
 # %% ../../nbs/presets/retrieval.ipynb #689bab8c
 _mm = 'clip4clip_vit-base-p32-res224-clip-pre_8xb16-u12-5e_msrvtt-9k-rgb'
