@@ -3,7 +3,7 @@
 Each is held against the same network of torchvision, PyTorchVideo or transformers, on equal inputs and with equal weights, which come here through vidbook's key tables
 (without names: `ten`; all that there are: `all`). First the outputs are compared, and the gradients that reach the clips, both in evaluation (batch norms over few clips enlarge what rounding leaves): if they differ, nothing is timed.
 Then both take turns; the figures are medians of a forward pass and of a training step (forward, loss, backward, SGD). With one thread it is CPU time, otherwise wall time: run it on an idle machine.
-Memory is the peak above what stands there once the network is built, in a process of its own for each side. Libraries that are not installed are named and left out:
+Memory is the peak above what stands there once the network is built, the median of three processes of its own for each side. Libraries that are not installed are named and left out:
 `pip install transformers`, `pip install --no-deps pytorchvideo fvcore iopath && pip install yacs termcolor tabulate portalocker parameterized`."""
 import argparse, gc, json, os, subprocess, sys, warnings
 from collections.abc import Callable
@@ -213,6 +213,12 @@ def alone(name, part, args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def peaks(name, side, args):
+    "Medians of three processes: where a process puts its tensors moves a peak by some percent"
+    made = [alone(name, f'memory_{side}', args) for _ in range(3)]
+    return {what: median(o[what] for o in made) for what in made[0]}
+
+
 def row(name, what, theirs, ours, unit):
     "Print one line of the table; gives the ratio"
     ratio = theirs/ours
@@ -227,7 +233,7 @@ def compare(name, args):
     for what in ('forward', 'training'):
         theirs, ours = (o['least' if args.least else 'median'] for o in made[what])
         ratios[what] = row(name, what, theirs*1000, ours*1000, 'ms')
-    theirs, ours = ({} if args.times_only else alone(name, f'memory_{side}', args) for side in ('theirs', 'ours'))
+    theirs, ours = ({} if args.times_only else peaks(name, side, args) for side in ('theirs', 'ours'))
     return ratios | {f'{what}, memory': row(name, f'{what}, memory', theirs[what], ours[what], 'MB') for what in theirs}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastcore.script import Param
 
-from .predict import named_videos
+from .predict import named_network, named_videos
 from ..utils import VidbookError
 
 # %% ../../nbs/cli/detect.ipynb #7768ee79
@@ -19,18 +19,10 @@ def named_finder(
     weights:str='', # Of a named network: a file or an address
 ): # What `DetectVideo` takes
     "What finds people, as it is written on a command line"
-    from fastai.torch_core import default_device
     from vidbook.models import person
-    from vidbook.pretrained import load_weights
-    names = [o for o in person.__all__ if o.startswith('person_')]
-    if Path(people).exists():
-        if weights: raise VidbookError(f'{people} has weights of its own: leave --weights away')
-        return people
-    if people not in names: raise VidbookError(f'{people} is neither a folder that learn.export wrote nor one of {", ".join(names)}')
-    if not weights: raise VidbookError(f'{people} knows nobody yet: give --weights, such as the file of torchvision that belongs to it')
-    model = getattr(person, people)()
-    load_weights(model, weights)
-    return model.to(default_device())
+    if not Path(people).exists(): return named_network(person, people, weights)
+    if weights: raise VidbookError(f'{people} has weights of its own: leave --weights away')
+    return people
 
 # %% ../../nbs/cli/detect.ipynb #cb43ac3c
 def _drawn_files(videos, folder):

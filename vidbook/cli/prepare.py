@@ -15,6 +15,7 @@ from fastcore.meta import delegates
 from fastcore.script import Param
 
 from .core import parse
+from .predict import named_network
 from ..utils import VidbookError
 
 # %% ../../nbs/cli/prepare.ipynb #78e7f09f
@@ -105,8 +106,6 @@ def i3d(
     print(f'{dest}: {len(write_i3d(source_table(source), dest, split, folder)["database"])} videos')
 
 # %% ../../nbs/cli/prepare.ipynb #9fce189e
-_finders = 'keypoints_r50', 'keypoints_slim'
-
 def skeleton(
     source:str, # Folder, table (.csv, .parquet), list (.txt) or a single video
     dest:str, # Folder to be filled with a file for each video, and `skeletons.csv` where there are labels
@@ -122,21 +121,10 @@ def skeleton(
     from vidbook.data.files import source_table
     from vidbook.data.skeleton_sets import pack_skeletons
     from vidbook.inference.poses import extract_skeletons
-    made, failed = extract_skeletons(_finder(network, weights), source_table(source), dest, every, least, persons=persons, part=part)
+    from vidbook.models import keypoints
+    made, failed = extract_skeletons(named_network(keypoints, network, weights), source_table(source), dest, every, least, persons=persons, part=part)
     if file and len(made): pack_skeletons(made, file)
     return _tell(made, failed, dest)
-
-# %% ../../nbs/cli/prepare.ipynb #adb76ca9
-def _finder(network, weights):
-    "The network that finds joints, where it computes fastest"
-    from fastai.torch_core import default_device
-    from vidbook.models import keypoints
-    from vidbook.pretrained import load_weights
-    if network not in _finders: raise VidbookError(f"--network {network}: choose {' or '.join(_finders)}")
-    if not weights: raise VidbookError('give --weights: path or address of keypointrcnn_resnet50_fpn of torchvision, or of what you have trained')
-    model = getattr(keypoints, network)()
-    load_weights(model, weights)
-    return model.to(default_device())
 
 # %% ../../nbs/cli/prepare.ipynb #bdff3576
 def report(

@@ -17,7 +17,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from .person import PersonModel, _Slim
+from .person import PersonModel, SlimBody
 
 # %% ../../nbs/models/keypoints.ipynb #f0dfe388
 class KeypointModel(PersonModel):
@@ -58,7 +58,7 @@ def keypoints_slim(
     "A small Keypoint R-CNN: one level of features, at every eighth pixel"
     pool = partial(MultiScaleRoIAlign, ['p3'], sampling_ratio=2)
     return KeypointModel(KeypointRCNN(
-        _Slim(nf), None, min(size), max(size), [0.]*3, [1.]*3, rpn_anchor_generator=AnchorGenerator(((24, 48, 80),), ((1., 2.),)),
+        SlimBody(nf), None, min(size), max(size), [0.]*3, [1.]*3, rpn_anchor_generator=AnchorGenerator(((24, 48, 80),), ((1., 2.),)),
         rpn_pre_nms_top_n_train=200, rpn_pre_nms_top_n_test=100, rpn_post_nms_top_n_train=50, rpn_post_nms_top_n_test=20, rpn_batch_size_per_image=64,
         box_roi_pool=pool(output_size=5), box_head=TwoMLPHead(25*nf, 2*nf), box_predictor=FastRCNNPredictor(2*nf, 2), box_batch_size_per_image=32,
         box_detections_per_img=people, keypoint_roi_pool=pool(output_size=14), keypoint_head=KeypointRCNNHeads(nf, (nf, nf, nf)),
