@@ -8,6 +8,7 @@ import torch
 
 from test_golden import check, generator, read, state_of
 from vidbook import presets
+from vidbook.cli.core import main
 from vidbook.data.segments import by_video, read_activitynet, read_segment_results, segment_shares
 from vidbook.learner.localize import find_proposals
 from vidbook.metrics.localization import average_recall, detection_map, soft_nms, temporal_iou
@@ -120,3 +121,21 @@ def test_bmn_refuses_other_weights(network):
     state = state_of(tables['bmn'], complete=False); key = 'x_3d_p.0.weight'
     for broken in ({k: v for k, v in state.items() if k != key}, state | {key: state[key][:9]}, state | {'made_up.weight': torch.zeros(3)}):
         with pytest.raises(WeightsError): load_weights(network, broken)
+
+
+def test_commands(tmp_path, capsys):
+    "A table in a file, features beside it: trained, tested, and told what makes no sense here"
+    (tmp_path/'features').mkdir()
+    rows = [dict(video=f'v_{k}', start=2, end=9, label='loud', split='train' if k < 4 else 'valid', duration=20.) for k in range(6)]
+    pd.DataFrame(rows).to_csv(tmp_path/'parts.csv', index=False)
+    for o in rows: np.save(tmp_path/f'features/{o["video"]}.npy', np.random.default_rng(0).standard_normal((20, 16), np.float32))
+    small = ['arch=bmn.bmn_slim', *(f'arch_kw.{o}' for o in ('n_features=16', 'n_snippets=20', 'nf=16', 'n_map=8', 'n_match=16', 'n_samples=8')),
+             'loss_kw.n_snippets=20', 'batch=2', 'epochs=1']
+    def said(*words): status = main([str(o) for o in words]); return status, ''.join(capsys.readouterr())
+    for told in 'AR@10', 'is done already':
+        status, text = said('train', 'bmn_activitynet_cuhk', tmp_path/'parts.csv', '--set', *small, '--workers', '0', '--out', tmp_path/'made')
+        assert status == 0 and told in text and 'bmn_slim' in text and 'classes' not in text
+    network = ('test', 'bmn_activitynet_cuhk', tmp_path/'parts.csv', '--set', *small, '--workers', '0', '--weights', tmp_path/'made/model.safetensors')
+    status, text = said(*network)
+    assert status == 0 and [o.split()[0] for o in text.splitlines()[-4:]] == ['loss', 'AR@1', 'AR@10', 'AR@100']
+    assert 'leave --split, --views and --out away' in said(*network, '--views', '2x1')[1]

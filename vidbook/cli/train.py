@@ -54,7 +54,7 @@ def train(
     set_seed(seed)
     learn = preset.train(preset.data(data, num_workers=workers), _start(preset, weights), cbs=_watched(out, teacher), bf16=bf16)
     if processes()[0]: return
-    print(f'{learn.export(out)}: {preset.arch.__name__}, {len(learn.dls.vocab)} classes')
+    print(f'{learn.export(out)}: {preset.arch.__name__}' + (f', {len(learn.dls.vocab)} classes' if learn.dls.vocab else ''))
     print_values(last_metrics(learn))
 
 # %% ../../nbs/cli/train.ipynb #81f603c8
@@ -72,6 +72,14 @@ def _tested(model, data, weights, settings, split, workers):
     return learn, preset.views, preset.average
 
 # %% ../../nbs/cli/train.ipynb #75ea6926
+def _other_task(model, data, weights, settings, workers, *others):
+    "What a test tells of a preset that does something else than naming clips; None for one that does that"
+    preset = None if Path(model).exists() else named_preset(model, settings)
+    if preset is None or preset.task not in ('detection', 'localization', 'retrieval'): return None
+    if any(others): raise VidbookError(f'{model} names no clips: leave --split, --views and --out away')
+    return preset.test(preset.data(data, num_workers=workers), named_weights(weights) if weights else True)
+
+# %% ../../nbs/cli/train.ipynb #a47cd23b
 def test(
     model:str, # Name of a preset, or a folder that `learn.export` wrote
     data:str, # Folder with a folder for each class, or a table
@@ -85,6 +93,7 @@ def test(
     "Test a model on labelled videos: `vidbook test tsm_r50_k400_1x1x8 data`"
     from vidbook.inference.evaluate import evaluate
     from vidbook.learner.distributed import processes
+    if values := _other_task(model, data, weights, set, workers, split, views, out): return print_values(values)
     learn, own, average = _tested(model, data, weights, set, split, workers)
     views, dl = named_views(views) or own, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]
     with learn.distributed(): preds = evaluate(learn, dl, views, average)

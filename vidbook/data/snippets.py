@@ -199,5 +199,5 @@ def snippet_loaders(
     block = DataBlock((SnippetBlock(spec), SegmentsBlock()), get_x=_video, get_y=_shares, splitter=_Given(parts))
     made = block.dataloaders(rows, bs=bs, num_workers=num_workers, **kw)
     dls = VideoDataLoaders(*made.loaders, path=made.path, device=made.device)
-    dls.table = df
+    dls.table, dls.vocab = df, []                                  # segments have no classes here
     return dls

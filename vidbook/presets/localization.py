@@ -7,12 +7,15 @@ __all__ = ['localization_presets', 'LocalizationPreset']
 
 # %% ../../nbs/presets/localization.ipynb #f60ed40a
 from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
 
 from ..callbacks.schedule import step_schedule
 from ..data.snippets import SnippetSpec
 from ..io.sample import Clip, Sampling
 from ..models.bmn import BMNLoss, bmn
-from .core import Preset, preset_learner
+from .core import Preset, preset_learner, tested
 from .published import openmmlab
 
 # %% ../../nbs/presets/localization.ipynb #2e8b2fd2
@@ -27,24 +30,34 @@ class LocalizationPreset(Preset):
         return SnippetSpec(self.arch_kw.get('n_snippets', 100), self.arch_kw.get('n_features'))
 
     def data(self,
-        source, # Table of segments
-        folder, # With a file of features for each video
+        source, # Table of segments: a DataFrame, a csv or parquet file, or JSON in ActivityNet's form
+        folder=None, # With a file of features for each video; `features` beside the videos if None
         **kw # For `snippet_loaders`
     ):
         "Loaders that give the features and segments of this network"
+        from vidbook.data.segments import read_activitynet
         from vidbook.data.snippets import snippet_loaders
-        return snippet_loaders(source, folder, self.clip_spec(), **{'bs': self.batch, **kw})
+        from vidbook.data.table import read_table
+        if not isinstance(source, pd.DataFrame): source = (read_activitynet if Path(source).suffix == '.json' else read_table)(source)
+        return snippet_loaders(source, folder or Path(source.attrs['root'])/'features', self.clip_spec(), **{'bs': self.batch, **kw})
 
     def learner(self,
-        source, # Loaders, or what `data` takes: (table, folder)
+        source, # Loaders, or what `data` takes: a table, or (table, folder)
         pretrained=False, # As in `model`
         weights=None, # Start the body from these
         **kw # For `localize_learner`
     ):
         "A learner for this network"
         from vidbook.learner.localize import localize_learner
-        dls = source if hasattr(source, 'train') else self.data(*source)
+        dls = source if hasattr(source, 'train') else self.data(*(source if isinstance(source, tuple) else [source]))
         return preset_learner(self, localize_learner, dls, pretrained, weights, whole=True, **kw)
+
+    def test(self,
+        source, # Loaders, or what `data` takes
+        pretrained=True # As in `model`
+    )->dict: # Metric -> value
+        "Test by the published protocol, on the last split"
+        return tested(self.learner(source, pretrained))
 
 # %% ../../nbs/presets/localization.ipynb #a11ad07d
 def _url(config, stamp): return (f'{openmmlab}v1.0/localization/bmn/{config}_{stamp}.pth',)
