@@ -93,7 +93,9 @@ def test(
     "Test a model on labelled videos: `vidbook test tsm_r50_k400_1x1x8 data`"
     from vidbook.inference.evaluate import evaluate
     from vidbook.learner.distributed import processes
-    if values := _other_task(model, data, weights, set, workers, split, views, out): return print_values(values)
+    if values := _other_task(model, data, weights, set, workers, split, views, out):
+        if not processes()[0]: print_values(values)
+        return
     learn, own, average = _tested(model, data, weights, set, split, workers)
     views, dl = named_views(views) or own, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]
     with learn.distributed(): preds = evaluate(learn, dl, views, average)

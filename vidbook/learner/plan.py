@@ -37,7 +37,7 @@ def _part(item):
     return *known, os.path.basename(str(getattr(video, 'path', '')))
 
 def _bytes_of(items):
-    "How large each file is; None for folders and for what is elsewhere"
+    "Name and size of each file; folders and what is elsewhere are left out"
     sizes = {}
     for path in {str(getattr(getattr(o, 'video', o), 'path', '')) for o in items}:
         try: found = os.stat(path)

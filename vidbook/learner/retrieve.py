@@ -35,7 +35,7 @@ def retrieve_learner(
     n_out = known.pop('n_out', None) or n_out or signature(arch).parameters['n_out'].default
     learn = video_learner(dls, arch, weights, n_out, known, loss_func or ContrastiveLoss(), lr=lr, **kwargs)
     learn.task = 'retrieval'
-    learn.unfreeze()                                                          # nothing here was made for other classes
+    if weights is not None: learn.unfreeze()                                  # nothing here was made for other classes
     return learn
 
 # %% ../../nbs/learner/retrieve.ipynb #93ebfbbc

@@ -16,7 +16,7 @@ from ..data.people import DetectSpec
 from ..io.sample import Clip, Sampling
 from ..models.roi import (BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r50, roi_slowonly_r50_nl,
                                 roi_slowonly_r101)
-from .core import Preset, preset_learner, tested
+from .core import Preset, preset_learner, test_plainly
 from .published import openmmlab, published
 
 # %% ../../nbs/presets/detection.ipynb #55fca17d
@@ -58,12 +58,7 @@ class DetectPreset(Preset):
         from vidbook.learner.detect import detect_learner
         return preset_learner(self, detect_learner, source if hasattr(source, 'train') else self.data(source), pretrained, weights, **kw)
 
-    def test(self,
-        source, # Loaders, or what `data` takes
-        pretrained=True # As in `model`
-    )->dict: # Metric -> value
-        "Test by the published protocol, on the last split"
-        return tested(self.learner(source, pretrained))
+    test = test_plainly
 
 # %% ../../nbs/presets/detection.ipynb #592dd5f2
 _cut = ('RandomResize', dict(lo=256, hi=320)), ('RandomCrop', {}), ('Flip', {})

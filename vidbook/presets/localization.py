@@ -15,7 +15,7 @@ from ..callbacks.schedule import step_schedule
 from ..data.snippets import SnippetSpec
 from ..io.sample import Clip, Sampling
 from ..models.bmn import BMNLoss, bmn
-from .core import Preset, preset_learner, tested
+from .core import Preset, preset_learner, test_plainly
 from .published import openmmlab
 
 # %% ../../nbs/presets/localization.ipynb #2e8b2fd2
@@ -52,12 +52,7 @@ class LocalizationPreset(Preset):
         dls = source if hasattr(source, 'train') else self.data(*(source if isinstance(source, tuple) else [source]))
         return preset_learner(self, localize_learner, dls, pretrained, weights, whole=True, **kw)
 
-    def test(self,
-        source, # Loaders, or what `data` takes
-        pretrained=True # As in `model`
-    )->dict: # Metric -> value
-        "Test by the published protocol, on the last split"
-        return tested(self.learner(source, pretrained))
+    test = test_plainly
 
 # %% ../../nbs/presets/localization.ipynb #a11ad07d
 def _url(config, stamp): return (f'{openmmlab}v1.0/localization/bmn/{config}_{stamp}.pth',)
