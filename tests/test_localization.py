@@ -138,4 +138,5 @@ def test_commands(tmp_path, capsys):
     network = ('test', 'bmn_activitynet_cuhk', tmp_path/'parts.csv', '--set', *small, '--workers', '0', '--weights', tmp_path/'made/model.safetensors')
     status, text = said(*network)
     assert status == 0 and [o.split()[0] for o in text.splitlines()[-4:]] == ['loss', 'AR@1', 'AR@10', 'AR@100']
+    assert said('test', tmp_path/'made', tmp_path/'parts.csv', '--workers', '0')[1].splitlines()[-3:] == text.splitlines()[-3:]
     assert 'leave --split, --views and --out away' in said(*network, '--views', '2x1')[1]

@@ -155,5 +155,12 @@ class NamedLoss(nn.Module):
         self.parts = {k: v.detach() for k,v in parts.items()}
         return total_loss(parts)
 
-    def activation(self, out): return _result(out).sigmoid() if self.multi_label else _result(out).softmax(-1)
-    def decodes(self, out): return out > .5 if self.multi_label else out.argmax(-1)
+    def activation(self, out):
+        "Scores as they are told; a loss with an `activation` of its own knows better"
+        if hasattr(self.loss, 'activation'): return self.loss.activation(out)
+        return _result(out).sigmoid() if self.multi_label else _result(out).softmax(-1)
+
+    def decodes(self, out):
+        "What was said; likewise"
+        if hasattr(self.loss, 'decodes'): return self.loss.decodes(out)
+        return out > .5 if self.multi_label else out.argmax(-1)

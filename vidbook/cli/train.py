@@ -72,12 +72,28 @@ def _tested(model, data, weights, settings, split, workers):
     return learn, preset.views, preset.average
 
 # %% ../../nbs/cli/train.ipynb #75ea6926
+def _exported(model, card, data, workers):
+    "The learner of an export that finds segments or compares clips with sentences, on data to test it with"
+    from vidbook.all import CaptionDataLoaders, find_arch, localize_learner, presets, retrieve_learner, tokenizer_of, weights_file
+    own = dict(arch=find_arch(card.arch), weights=weights_file(model), arch_kw=card.arch_kw)
+    if card.task == 'localization': return localize_learner(presets.bmn_activitynet_cuhk.but(arch_kw=card.arch_kw).data(data), **own)
+    dls = CaptionDataLoaders.from_table(data, spec=card.clip_spec(), tokenizer=tokenizer_of(card.tokenizer), num_workers=workers)
+    return retrieve_learner(dls, n_out=card.n_out, **own)
+
+# %% ../../nbs/cli/train.ipynb #c527c0b7
 def _other_task(model, data, weights, settings, workers, *others):
-    "What a test tells of a preset that does something else than naming clips; None for one that does that"
-    preset = None if Path(model).exists() else named_preset(model, settings)
-    if preset is None or preset.task not in ('detection', 'localization', 'retrieval'): return None
+    "What a test tells of a network that does something else than naming clips; None for one that does that"
+    from vidbook.learner.checkpoint import read_card
+    from vidbook.learner.retrieve import retrieval_results
+    from vidbook.presets.core import tested
+    known = read_card(model) if Path(model).exists() else named_preset(model, settings)
+    if known.task not in ('detection', 'localization', 'retrieval'): return None
     if any(others): raise VidbookError(f'{model} names no clips: leave --split, --views and --out away')
-    return preset.test(preset.data(data, num_workers=workers), named_weights(weights) if weights else True)
+    if not Path(model).exists(): return known.test(known.data(data, num_workers=workers), named_weights(weights) if weights else True)
+    if known.task == 'detection': raise VidbookError(f'{model} judges boxes: test it in Python, with action_boxes and ava_map')
+    if weights or settings: raise VidbookError(f'{model} has weights and settings of its own: leave --weights and --set away')
+    learn = _exported(model, known, data, workers)
+    return retrieval_results(learn, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]) if known.task == 'retrieval' else tested(learn)
 
 # %% ../../nbs/cli/train.ipynb #a47cd23b
 def test(

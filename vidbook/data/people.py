@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['BoxRow', 'TensorBoxes', 'TensorBoxLabels', 'FrameBoxes', 'BoxLabels', 'BoxesDL', 'BoxesBlock', 'BoxLabelsBlock',
-           'DetectSpec', 'DetectDataLoaders', 'judged_frames']
+           'DetectSpec', 'DetectDataLoaders', 'show_boxes', 'judged_frames']
 
 # %% ../../nbs/data/people.ipynb #c9bec009
 from collections import namedtuple
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.load import fa_collate
 from fastai.data.transforms import AttrGetter
 from fastai.torch_core import TensorBase
+from fastcore.basics import patch
 
-from .block import VideoBlock, VideoDL
+from ..core import TensorVideo, displayable
+from .block import SwapLabels, VideoBlock, VideoDL
 from .boxes import check_boxes, clip_boxes, visible_boxes
-from .loaders import VideoDataLoaders, _Given
+from .loaders import VideoDataLoaders, _Given, _spec
 from .spec import ClipSpec, Views, _between
 from .table import TableError, check_table, read_table, table_x, vocab_of
 from .transforms import DecodeFrames, Resize
@@ -43,10 +46,12 @@ class BoxLabels:
     "What is done in each box of a key frame"
     boxes:object # (n, 4), 0-1
     labels:object # Many-hot (n, n_out)
+    mirrored:tuple=None # In a mirrored clip, the column that each of these takes its label from; its own if None
 
     def follow(self, item):
+        labels = self.labels[:, self.mirrored] if item.flipped and self.mirrored else self.labels
         seen = visible_boxes(clip_boxes(self.boxes, item.moves, item.size))
-        return TensorBoxLabels(torch.from_numpy(np.where(seen[:, None], self.labels, 0).astype(np.float32)))
+        return TensorBoxLabels(torch.from_numpy(np.where(seen[:, None], labels, 0).astype(np.float32)))
 
 # %% ../../nbs/data/people.ipynb #a3472c1c
 def _collated(column):
@@ -60,7 +65,13 @@ def _collated(column):
 class BoxesDL(VideoDL):
     "Loader of clips with boxes"
     many_rows = True        # A clip has as many labels as boxes
+    vocab, background = (), True
     def create_batch(self, items): return tuple(_collated(column) for column in zip(*items))
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        dl = super().new(dataset, cls, **kwargs)
+        dl.vocab, dl.background = self.vocab, self.background
+        return dl
 
 def BoxesBlock():
     "A `TransformBlock` for the boxes of clips: `FrameBoxes`"
@@ -77,13 +88,11 @@ class DetectSpec(ClipSpec):
     sample:Sampling=Sampling(Clip(4, 16), 'centred') # Which frames
     size:object=256 # What the network sees in training: one side, or (w, h)
     train_tfms:tuple=(('RandomResize', {'lo': 256, 'hi': 320}), ('RandomCrop', {}), ('Flip', {})) # As in `ClipSpec`; none that bends pictures
-    flip_pairs:tuple=() # Pairs of classes that a flip exchanges: none
     cropped = False # Tests see the whole picture
 
     def __post_init__(self):
         super().__post_init__()
         bent = [name for name,_ in self.train_tfms if name in _bending]
-        if self.flip_pairs: raise ValueError("DetectSpec: labels of boxes do not follow a flip; leave flip_pairs empty and take out 'Flip'.")
         if bent: raise ValueError(f'DetectSpec: boxes do not follow {bent[0]}; take it out of train_tfms.')
 
     def test_pipeline(self, views=None, cache=None, index=None, on_error='raise'):
@@ -104,7 +113,7 @@ def _many_hot(names, vocab, first):
     for row,own in zip(hot, names): row[[first+vocab.index(o) for o in own]] = 1
     return hot
 
-def _box_row(row, df, vocab, background):
+def _box_row(row, df, vocab, background, mirrored):
     "A key frame, checked"
     where = f'key frame {row["id"]}'
     boxes = check_boxes(row['boxes'], where)
@@ -112,8 +121,12 @@ def _box_row(row, df, vocab, background):
     if len(boxes) != len(names): raise TableError(f'{where}: {len(boxes)} boxes have {len(names)} lists of labels; give one for each.')
     odd = [o for own in names for o in own if o not in vocab]
     if odd: raise TableError(f'{where}: the label {odd[0]!r} is none of the {len(vocab)} classes; add it to the classes, or correct it.')
-    labels = BoxLabels(boxes, _many_hot(names, vocab, int(background)))
+    labels = BoxLabels(boxes, _many_hot(names, vocab, int(background)), mirrored)
     return BoxRow(row['id'], table_x(row, df.attrs['root']), FrameBoxes(boxes), labels)
+
+def _mirrored(vocab, pairs, first):
+    "The column of each class's mirror image; the `first` ones, before the classes, are their own"
+    return (*range(first), *(first+i for i in SwapLabels(vocab, pairs).other))
 
 # %% ../../nbs/data/people.ipynb #90c58533
 class DetectDataLoaders(VideoDataLoaders):
@@ -137,16 +150,17 @@ class DetectDataLoaders(VideoDataLoaders):
         for name in 'boxes', 'box_labels', 'at':
             if name not in df: raise TableError(f"the table has no column '{name}'; make it with read_ava, or add it.")
         vocab = vocab_of(df)
-        rows = [_box_row(o, df, vocab, background) for o in df.to_dict('records')]
+        spec = _spec(vocab, (spec or DetectSpec()).but(**kw))
+        mirrored = _mirrored(vocab, spec.flip_pairs, int(background))
+        rows = [_box_row(o, df, vocab, background, mirrored) for o in df.to_dict('records')]
         splits = [np.flatnonzero(df['split'] == o).tolist() for o in ('train', 'valid', 'test')]
         if not (splits[0] and splits[1]): raise TableError("the table needs rows with the split 'train' and rows with 'valid'.")
-        block = DataBlock((VideoBlock((spec or DetectSpec()).but(**kw), on_error=on_error), BoxesBlock, BoxLabelsBlock), n_inp=2,
+        block = DataBlock((VideoBlock(spec, on_error=on_error), BoxesBlock, BoxLabelsBlock), n_inp=2,
                           getters=[AttrGetter(o) for o in ('video', 'boxes', 'labels')], splitter=_Given([o for o in splits if o]))
         dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, val_bs=test_bs, num_workers=num_workers, device=device, start=start,
                                 drop_last=len(splits[0]) >= bs)
         res = cls(*dls.loaders, path=dls.path, device=dls.device)
-        for o in (res, *res.loaders): o.table, o.vocab, o.c = df, vocab, len(vocab)+int(background)
-        res.background = background
+        for o in (res, *res.loaders): o.table, o.vocab, o.c, o.background = df, vocab, len(vocab)+int(background), background
         return res
 
     def test_dl(self,
@@ -157,6 +171,72 @@ class DetectDataLoaders(VideoDataLoaders):
         dl = super().test_dl(test_items, **kw)
         dl.dataset.n_inp = 2                                        # fastai takes the last of two for a label
         return dl
+
+# %% ../../nbs/data/people.ipynb #68299e7b
+def show_boxes(
+    pictures, # uint8 (H, W, 3)
+    boxes, # Of each (n, 4) in its pixels
+    texts, # A text for each box of each
+    colours=None, # A colour for each box of each; all orange if None
+    height:int=130, # Of a picture, in pixels
+    columns:int=4, # Side by side
+)->list: # Axes
+    "Pictures with boxes and what is to be told of them"
+    n, aspect = len(pictures), max(o.shape[1]/o.shape[0] for o in pictures)
+    columns, rows = min(columns, n), -(-n//columns)
+    axs = plt.subplots(rows, columns, figsize=(columns*aspect*height/72, rows*height/72), squeeze=False, layout='constrained')[1].flatten()
+    for ax in axs: ax.axis('off')
+    for ax,picture,own,said,shades in zip(axs, pictures, boxes, texts, colours or [['#D55E00']*len(o) for o in boxes]):
+        ax.imshow(picture)
+        for (x1, y1, x2, y2),text,shade in zip(own, said, shades):
+            ax.add_patch(plt.Rectangle((x1, y1), x2-x1, y2-y1, fill=False, color=shade, lw=1.5))
+            ax.text(x1, y1, text, fontsize=7, color='white', va='bottom', clip_on=True, bbox=dict(facecolor=shade, lw=0, pad=1))
+    return list(axs[:n])
+
+# %% ../../nbs/data/people.ipynb #3a09f974
+def _per_clip(rows, boxes):
+    "What stands in one row for each box, clip by clip"
+    ends = np.cumsum([len(o) for o in boxes])
+    return [rows[b-len(o):b] for o,b in zip(boxes, ends)]
+
+@patch
+def _named(self:BoxesDL, hot, boxes):
+    "The names of the labels of each box, many-hot `(n, n_out)`, clip by clip"
+    hot = hot.as_subclass(torch.Tensor)[:, int(self.background):] > .5
+    return _per_clip([[self.vocab[i] for i in row.nonzero()[:, 0].tolist()] for row in hot], boxes)
+
+@patch
+def _key_frames(self:BoxesDL, x):
+    "The pictures in the middle of a batch of clips"
+    clips = self.after_batch.decode(x.as_subclass(TensorVideo))
+    return [displayable(o)[o.shape[1]//2] for o in clips]
+
+# %% ../../nbs/data/people.ipynb #d163a706
+@patch
+def show_batch(self:BoxesDL,
+    b=None, # A batch; the next if None
+    max_n:int=8, # Clips
+    **kwargs # For `show_boxes`
+):
+    "Key frames with their boxes and labels"
+    x, boxes, *y = self.one_batch() if b is None else b
+    names = self._named(y[0], boxes) if y else [['']*len(o) for o in boxes]
+    texts = [['; '.join(o) for o in own] for own in names[:max_n]]
+    return show_boxes(self._key_frames(x[:max_n]), [o.cpu().numpy() for o in boxes[:max_n]], texts, **kwargs)
+
+@patch
+def show_results(self:BoxesDL,
+    b, # A batch
+    out, # What was said of its boxes, many-hot `(n, n_out)`
+    max_n:int=8, # Clips
+    **kwargs # For `show_boxes`
+):
+    "Key frames with what is true and what was said"
+    x, boxes, y = b
+    pairs = [[*zip(true, said)] for true,said in zip(self._named(y, boxes), self._named(out, boxes))][:max_n]
+    texts = [['; '.join(t) if t == s else f'{"; ".join(t)} / said: {"; ".join(s) or "nothing"}' for t,s in own] for own in pairs]
+    shades = [['#0072B2' if t == s else '#D55E00' for t,s in own] for own in pairs]
+    return show_boxes(self._key_frames(x[:max_n]), [o.cpu().numpy() for o in boxes[:max_n]], texts, shades, **kwargs)
 
 # %% ../../nbs/data/people.ipynb #34babe86
 def judged_frames(

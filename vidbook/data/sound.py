@@ -21,8 +21,10 @@ from fasttransform import Transform
 from .block import VideoBlock
 from .jobs import run_jobs, run_options
 from .lists import read_frame_list
+from .people import DetectSpec
 from .show import caption_of, compared
 from .skeleton import PoseSpec
+from .snippets import SnippetSpec
 from .spec import ClipSpec, Views
 from .transforms import ClipPipeline, SampleFrames
 from ..io.mel import Mel, read_mel
@@ -49,8 +51,8 @@ class TensorSound(TensorBase):
 
 def _shown(sounds, captions, ctxs, colors=None):
     "One picture a sound, three in a row"
-    if ctxs is None: ctxs = plt.subplots(-(-len(sounds)//3), 3, figsize=(9, 1.5*-(-len(sounds)//3)), squeeze=False)[1].flat
-    for ax in list(ctxs)[len(sounds):]: ax.axis('off')
+    if ctxs is None: ctxs = plt.subplots(-(-len(sounds)//3), 3, figsize=(9, 1.5*-(-len(sounds)//3)), squeeze=False)[1].flatten()
+    for ax in ctxs[len(sounds):]: ax.axis('off')
     for ax,sound,caption,color in zip(ctxs, sounds, captions, colors or ['black']*len(sounds)): sound.show(ax, caption).title.set_color(color)
     return list(ctxs)
 
@@ -151,7 +153,7 @@ _stages = dict(ShiftRows=ShiftRows, HideStripes=HideStripes)
 @dataclass(frozen=True)
 class AudioSpec:
     "How a file becomes the log-mel picture that a network is fed with"
-    sample:Sampling=Sampling(Clip(64)) # Which part: frames of the video
+    sample:Sampling=Sampling(Clip(64), out_of_bound='repeat_last') # Which part: frames of the video
     test_sample:Sampling=None # Which part in tests, `sample` if None
     rows:int=128 # Of the picture
     mel:Mel=Mel() # How sound becomes rows
@@ -196,10 +198,13 @@ class AudioSpec:
         return ClipPipeline((OpenSound(self.mel, self.fps), SampleFrames(sampling, test), CutRows(self.rows), *stages))
 
 def spec_of(
-    d:dict, # Of `to_dict` of a `ClipSpec`, an `AudioSpec` or a `PoseSpec`
+    d:dict, # Of `to_dict` of any specification
+    task:str='recognition', # What it is for
 ):
     "The specification that a dictionary describes"
-    return (AudioSpec if 'mel' in d else PoseSpec if 'layout' in d else ClipSpec).from_dict(d)
+    if task in ('detection', 'people'): return DetectSpec.from_dict(d)
+    kinds = dict(mel=AudioSpec, layout=PoseSpec, n_snippets=SnippetSpec)
+    return next((kind for key,kind in kinds.items() if key in d), ClipSpec).from_dict(d)
 
 # %% ../../nbs/data/sound.ipynb #cfbeeba2
 def AudioBlock(

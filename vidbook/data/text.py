@@ -19,11 +19,12 @@ from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.transforms import AttrGetter
 from fastai.torch_core import TensorBase, TensorCategory
 from fasttransform import Transform
+from IPython.display import display
 
 from .block import VideoBlock, VideoDL
 from .captions import caption_videos, check_captions, read_captions
 from .loaders import VideoDataLoaders, _cache, _check_quarantine, _Given, _index, _spec, _warn_if_short
-from .show import show_clips
+from .show import players, show_clips, strips
 from .spec import ClipSpec
 from .table import TableError, _load, table_x
 from ..io.sample import Clip
@@ -141,6 +142,20 @@ class CaptionDL(VideoDL):
         "Clips under their sentences"
         samples = self.decode_batch(self.one_batch() if b is None else b, max_n=max_n)
         return show_clips(samples[0][0], None, samples, max_n=max_n, **kwargs)
+
+    def show_results(self,
+        b, # A batch
+        out, # For each of its sentences the number of the clip that it finds
+        max_n:int=6, # Sentences
+        play:bool=False, # Clips that play, in place of strips
+        **kwargs # For `strips` or `players`
+    ):
+        "Sentences and the clips of the batch that they find, blue where it is their own, else orange"
+        samples, numbers, found = self.decode_batch(b, max_n=len(b[0])), b[2].tolist(), out.tolist()[:max_n]
+        clips, sentences = [samples[i][0] for i in found], [str(o[1]) for o in samples[:max_n]]
+        if play: return display(players(clips, sentences, **kwargs))
+        right = [numbers[i] == numbers[k] for k,i in enumerate(found)]                     # a video may have several sentences
+        return strips(clips, sentences, colors=['#0072B2' if o else '#D55E00' for o in right], **kwargs)
 
 # %% ../../nbs/data/text.ipynb #0c949f3b
 CaptionRow = namedtuple('CaptionRow', 'id video caption number')

@@ -24,18 +24,50 @@ from .publish import preset_card
 from ..inference.evaluate import Predictions, evaluate
 from ..learner.checkpoint import card_of, load_network
 from ..learner.classify import video_learner
+from ..models.bmn import BMN, BMNOut, BoundaryMatching
+from ..models.clip4clip import Clip4Clip
+from ..models.roi import DetectModel, box_rows
 from ..presets.core import Preset, clip_data
 from ..utils import VidbookError, atomic_path, lazy_import
 
 # %% ../../nbs/export/onnx.ipynb #f4cdf83c
 class OnnxError(VidbookError): "A network that does not become ONNX, or a file that is not one of vidbook's"
 
+class _Half(nn.Module):
+    "One of CLIP4Clip's two networks: clips or sentences to vectors"
+    def __init__(self, net, part):
+        super().__init__()
+        if part not in ('video', 'text'): raise OnnxError("clips and sentences become two files: give part='video', and then part='text'.")
+        self.net, self.part = net, part
+
+    def forward(self, x): return self.net.encode_video(x) if self.part == 'video' else self.net.encode_text(x)
+
+def _clips(model, shape, n, seed=0): return (torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed)),)
+
+def _clips_and_boxes(model, shape, n, seed=0):
+    "Clips and two boxes in each, as rows of five"
+    corners = torch.rand(2*n, 2, 2, generator=torch.Generator().manual_seed(seed)).sort(1).values*torch.tensor(shape[:-3:-1])
+    return *_clips(model, shape, n, seed), torch.cat([torch.arange(n).repeat_interleave(2)[:, None], corners.flatten(1)], 1)
+
+def _sentences(model, shape, n, seed=0):
+    "Numbers of tokens"
+    return (torch.randint(1, model.net.backbone.text.token_embedding.num_embeddings, (n, *shape), generator=torch.Generator().manual_seed(seed)),)
+
+def _ports(model):
+    "Names of what goes in and comes out, and what draws inputs to try"
+    if isinstance(model, DetectModel): return ('clips', 'boxes'), ('logits',), _clips_and_boxes
+    if isinstance(model, BMN): return ('features',), BMNOut._fields, _clips
+    if not isinstance(model, _Half): return ('clips',), ('logits',), _clips
+    return ('clips',) if model.part == 'video' else ('tokens',), ('vectors',), _clips if model.part == 'video' else _sentences
+
+# %% ../../nbs/export/onnx.ipynb #e9ed8f19
 def attention_of(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None, enable_gqa=False):
     "`scaled_dot_product_attention` in its parts"
     weights = (q*(scale or q.shape[-1]**-.5))@k.transpose(-1, -2)
     if attn_mask is not None: weights = weights.masked_fill(~attn_mask, -inf) if attn_mask.dtype == torch.bool else weights+attn_mask
     return weights.softmax(-1)@v
 
+# %% ../../nbs/export/onnx.ipynb #a3eb6dc5
 @contextmanager
 def _quiet():
     "Without the exporter's remarks on single nodes"
@@ -46,14 +78,15 @@ def _quiet():
     finally:
         for o, level in zip(loggers, levels): o.setLevel(level)
 
-def _program(model, x):
+def _program(model, shape):
     "The network as an ONNX program for any number of clips"
     lazy_import('onnxscript', 'onnx onnxscript')
+    names, outs, draw = _ports(model)
     try:
         with _quiet():
-            traced = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+            traced = torch.export.export(model, draw(model, shape, 2), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)*len(names))
             traced = traced.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: attention_of})
-            return torch.onnx.export(traced, dynamo=True, input_names=['clips'], output_names=['logits'], verbose=False)
+            return torch.onnx.export(traced, dynamo=True, input_names=[*names], output_names=[*outs], verbose=False)
     except Exception as e:
         raise OnnxError(f'{type(model).__name__} cannot be written as ONNX: {" ".join(str(e).split())[:300]}') from e
 
@@ -65,13 +98,22 @@ def _with_card(source, pretrained):
     if hasattr(source, 'dls'): return get_model(source.model), card_of(source, '')
     return load_network(source)
 
+def _shape_of(model, card):
+    "Of one clip, or of one sentence"
+    if isinstance(model, BMN): return model.n_features, model.n_snippets
+    if isinstance(model, _Half) and model.part == 'text': return tuple(model.net.backbone.text.positional_embedding.shape[:1])
+    if card is None: raise OnnxError('a network does not know its clips: give shape=(C, T, H, W).')
+    return tuple(card.clip_spec().shape(test=True))
+
+def _outputs(out): return (out,) if torch.is_tensor(out) else tuple(out)
+
 def _check(path, model, shape):
     "Does the file compute what the network does, for numbers of clips and values that the tracer has not seen?"
-    net = OnnxNetwork(path)
+    net, draw = OnnxNetwork(path), _ports(model)[2]
     for seed, n in enumerate((1, 3)):
-        x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad(): want, got = model(x), net(x)
-        off = float((got-want).abs().max()/want.abs().max().clamp_min(1))
+        inputs = draw(model, shape, n, seed)
+        with torch.no_grad(): pairs = [*zip(_outputs(model(*inputs)), _outputs(net(*inputs)), strict=True)]
+        off = max(float((got-want).abs().max()/want.abs().max().clamp_min(1)) for want,got in pairs)
         if not off < 1e-3: raise OnnxError(f'the ONNX file of {type(model).__name__} is {off:.2g} off the network on {n} clips: nothing was written')
 
 # %% ../../nbs/export/onnx.ipynb #0d8fc8f3
@@ -79,13 +121,16 @@ def export_onnx(
     source, # Learner, preset, folder that `learn.export` wrote, published file, or a network
     path, # The .onnx file to be
     shape:tuple=None, # Of one clip, (C, T, H, W); None: as tests see it
-    pretrained=True # For a preset: as in `Preset.model`
+    pretrained=True, # For a preset: as in `Preset.model`
+    part:str=None # Of a network for clips and sentences: 'video' or 'text'
 )->Path: # The file
     "Write a network as ONNX for any number of clips, and try the file before it gets its name"
     model, card = _with_card(source, pretrained)
-    if shape is None and card is None: raise OnnxError('a network does not know its clips: give shape=(C, T, H, W).')
-    shape, model = tuple(shape or spec_of(card.spec).shape(test=True)), deepcopy(model).cpu().float().eval()
-    program = _program(model, torch.randn(2, *shape))
+    if isinstance(model, Clip4Clip): model = _Half(model, part)
+    shape, model = tuple(shape or _shape_of(model, card)), deepcopy(model).cpu().float().eval()
+    for o in model.modules():
+        if isinstance(o, BoundaryMatching): o.densify()
+    program = _program(model, shape)
     facts = dict(shape=shape, average=getattr(source, 'average', 'prob')) | (dict(card=asdict(card)) if card else {})
     program.model.metadata_props['vidbook'] = json.dumps(facts)
     with atomic_path(path) as temp:
@@ -110,13 +155,21 @@ class OnnxNetwork(nn.Module):
         self.facts = json.loads(self.session.get_modelmeta().custom_metadata_map.get('vidbook', '{}'))
         self.device_of = nn.Parameter(torch.empty(0), requires_grad=False)            # learners ask where a network is
 
-    def forward(self, x):
-        if tuple(x.shape[1:]) != self.shape: raise OnnxError(f'this file takes clips {self.shape}, not {tuple(x.shape[1:])}.')
-        return torch.from_numpy(self.session.run(None, {'clips': x.detach().float().cpu().numpy()})[0]).to(x.device)
+    def forward(self, x, *others):
+        if tuple(x.shape[1:]) != self.shape: raise OnnxError(f'this file takes {self.takes[0]} {self.shape}, not {tuple(x.shape[1:])}.')
+        fed = [_fed(o) for o in (x, *(box_rows(o, x) if isinstance(o, (list, tuple)) else o for o in others))]
+        out = [torch.from_numpy(o).to(x.device) for o in self.session.run(None, dict(zip(self.takes, fed, strict=True)))]
+        return out[0] if len(out) == 1 else BMNOut(*out)
 
     @property
+    def takes(self): return [o.name for o in self.session.get_inputs()]
+    @property
     def shape(self): return tuple(self.session.get_inputs()[0].shape[1:])
+    @property
+    def n_snippets(self): return self.shape[-1]
     def splitter(self, model=None): return [[self.device_of], []]
+
+def _fed(x): return (x.detach().float() if x.is_floating_point() else x).cpu().numpy()
 
 def onnx_network(
     n_out:int, # Classes that are expected

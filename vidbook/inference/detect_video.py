@@ -18,7 +18,7 @@ from fastai.torch_core import default_device
 from IPython.display import HTML
 
 from ..data.item import Item
-from ..data.people import DetectSpec, FrameBoxes
+from ..data.people import FrameBoxes
 from ..data.table import table_x
 from .tracks import track_boxes
 from .windows import WindowReader, one_pass
@@ -87,7 +87,7 @@ def _actions(source):
     model, card = load_network(source)
     if card.task != 'detection': raise VidbookError(f'{source} does not say what people in boxes do: give the export of a detect_learner.')
     loss = BoxActionLoss(card.n_out > len(card.vocab), card.multi_label)
-    return model.to(default_device()), loss, card.vocab, DetectSpec.from_dict(card.spec)
+    return model.to(default_device()), loss, card.vocab, card.clip_spec()
 
 # %% ../../nbs/inference/detect_video.ipynb #17a2e71e
 class DetectVideo:

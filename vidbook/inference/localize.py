@@ -9,15 +9,20 @@ __all__ = ['snippet_times', 'video_snippets', 'weights_mark', 'extract_snippets'
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from fastai.torch_core import default_device
+from fastcore.basics import patch
 
 from ..data.jobs import Prepared, run_jobs
 from ..data.snippets import pool_snippets
 from .predict import Predictor
 from .windows import _open, _seconds, file_windows
+from ..learner.checkpoint import load_network
+from ..learner.classify import VideoLearner
 from ..learner.localize import find_proposals
 from ..utils import VidbookError
 
@@ -90,16 +95,24 @@ def extract_snippets(
                         part=part, limit=None, progress=progress, executor=one)
 
 # %% ../../nbs/inference/localize.ipynb #cf4e496b
+def _localizer(source):
+    "A network that localizes, of a learner or of an export"
+    if not isinstance(source, (str, Path)): return getattr(source, 'model', source)
+    model, card = load_network(source)
+    if card.task != 'localization': raise VidbookError(f'{source} does not find segments: give the export of a localize_learner.')
+    return model.to(default_device())
+
 class SegmentFinder:
     "Finds out when something happens in a long video"
     def __init__(self,
-        predict:Predictor, # Recogniser that sees the snippets
-        model, # Network that localizes, or its learner
+        predict, # Recogniser that sees the snippets: `Predictor`, learner, or folder of its export
+        model, # Network that localizes, its learner, or a folder that this one's `export` wrote
         length:float=1., # Of a snippet, in seconds, as in training
         n:int=None, # Snippets that are looked at; as many as the network takes if left out
         **kw # For `soft_nms`
     ):
-        self.predict, self.model, self.length, self.kw = predict, getattr(model, 'model', model), length, kw
+        self.predict, self.model = predict if isinstance(predict, Predictor) else Predictor(predict), _localizer(model)
+        self.length, self.kw = length, kw
         self.n = n or self.model.n_snippets
 
     def __call__(self,
@@ -113,3 +126,14 @@ class SegmentFinder:
         with torch.no_grad(): out = self.model.eval()(x.to(next(self.model.parameters()).device))
         (found,) = find_proposals(out, [duration], **self.kw)
         return pd.DataFrame(found[:top_k], columns=['start', 'end', 'score'])
+
+# %% ../../nbs/inference/localize.ipynb #06160414
+@patch
+def see_with(self:VideoLearner,
+    predict, # Recogniser that saw the snippets, as in `SegmentFinder`
+    length:float=1., # Of a snippet, in seconds, as in training
+    **kw # As in `SegmentFinder`
+)->VideoLearner:
+    "From now on, `learn.predict` tells the segments of a video"
+    self.finder = SegmentFinder(predict, self, length, **kw)
+    return self

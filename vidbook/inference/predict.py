@@ -27,7 +27,7 @@ from ..io.packets import MediaError
 from ..io.pool import with_bar, cpus
 from ..io.remote import RemoteError
 from ..io.write import contact_sheet, encode_preview, video_html
-from ..learner.checkpoint import load_network
+from ..learner.checkpoint import check_task, load_network
 from ..learner.classify import is_multi_label
 from ..utils import VidbookError
 
@@ -117,6 +117,7 @@ class Predictor:
         if on_error not in ('raise', 'salvage'): raise VidbookError(f"on_error={on_error!r}: a predictor can 'raise' or 'salvage'; `many` can 'skip'")
         if isinstance(source, (str, Path)):
             self.model, card = load_network(source, arch)
+            check_task(source, card)
             self.spec, self.vocab, self.multi_label = card.clip_spec(), tuple(card.vocab), card.multi_label
             self.model.to(device or default_device())
         else:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ModelCard', 'arch_name', 'find_arch', 'last_metrics', 'card_of', 'export_learner', 'read_card', 'load_network',
-           'no_data', 'load_learner']
+           'no_data', 'check_task', 'load_learner']
 
 # %% ../../nbs/learner/checkpoint.ipynb #2caed35c
 import json, re
@@ -50,7 +50,7 @@ class ModelCard:
     versions:dict = field(default_factory=dict) # Of the libraries that wrote it
     format:int = card_format
 
-    def clip_spec(self): return spec_of(self.spec)
+    def clip_spec(self): return spec_of(self.spec, self.task)
     def arguments(self): return self.arch_kw if self.n_out is None else dict(n_out=self.n_out, **self.arch_kw)
 
 # %% ../../nbs/learner/checkpoint.ipynb #a28ecc20
@@ -192,12 +192,16 @@ def no_data(
     return VideoDataLoaders(*dls.loaders, device=dls.device).new_empty()
 
 # %% ../../nbs/learner/checkpoint.ipynb #f6bc0b10
-_others = dict(detection='says what people in boxes do: use DetectVideo(actions, people), or go on training with detect_learner(dls, weights={})',
+_others = dict(localization='finds segments: use SegmentFinder(predict, ...), or go on training with localize_learner(dls, weights={})',
+               detection='says what people in boxes do: use DetectVideo(actions, people), or go on training with detect_learner(dls, weights={})',
                people='finds people: use DetectVideo(actions, people), or go on training with people_learner(dls, weights={})',
                retrieval='compares clips with sentences: search with Retriever(...), or go on training with retrieve_learner(dls, weights={})')
 
-def _check_task(folder, card):
-    "Is it a network that names clips?"
+def check_task(
+    folder, # Of the export
+    card:ModelCard
+):
+    "Refuse a network that does not name clips, and tell what it is for"
     if card.task in _others: raise WeightsError(f'{folder} '+_others[card.task].format(repr(str(weights_file(folder)))))
 
 # %% ../../nbs/learner/checkpoint.ipynb #5f405b54
@@ -213,7 +217,7 @@ def load_learner(
 )->VideoLearner:
     "A learner from an export"
     model, card = load_network(folder, arch)
-    _check_task(folder, card)
+    check_task(folder, card)
     if dls is None: dls = no_data(card.clip_spec(), card.vocab, card.multi_label)
     if list(dls.vocab) != card.vocab:
         raise WeightsError(f'{folder} knows the classes {_some(card.vocab)}, the loaders {_some(dls.vocab)}: '

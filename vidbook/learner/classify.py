@@ -38,6 +38,7 @@ class VideoLearner(Learner):
     "A `Learner` that knows how its network was made"
     arch,arch_kw,n_out,rules = None,{},None,()
     held = False    # Do batches stay on the host until a callback fetches them?
+    finder = None   # Answers `predict` where the answer is no class, such as a `SegmentFinder`
 
     def create_opt(self):
         "Make the optimizer; with `rules` one whose groups have factors"
@@ -57,7 +58,8 @@ class VideoLearner(Learner):
         for o in enumerate(self.dl, getattr(self.dl, 'skip', 0)): self.one_batch(*o)
 
     def predict(self, item, **kwargs):
-        "Label, its number and the probability of each class for one video: a path or a `VideoFile`"
+        "Label, its number and the probability of each class for one video: a path or a `VideoFile`; or what its `finder` says of it"
+        if self.finder is not None: return self.finder(item, **kwargs)
         return super().predict(VideoFile(item) if isinstance(item, (str, Path)) else item, **kwargs)
 
     def _split(self, b):
@@ -66,8 +68,8 @@ class VideoLearner(Learner):
         if (n := getattr(getattr(self, 'dl', None), 'n_inp', None)) and len(b) > n: self.xb, self.yb = b[:n], b[n:]
 
     def to_detach(self, b, cpu=True, gather=True):
-        "As fastai's, which would gather from all processes what all of them have"
-        return to_detach(b, cpu, gather=False)
+        "As fastai's, which would gather from all processes what all of them have, and which cannot build named tuples: they become plain ones"
+        return to_detach(tuple(b) if hasattr(b, '_fields') else b, cpu, gather=False)
 
     def _set_device(self, b): return b if self.held else super()._set_device(b)
 
@@ -116,14 +118,14 @@ def _step(self:VideoLearner):
     known = [self.loss_grad]                    # at the weights that it starts from
     self.opt.step(lambda: known.pop() if known else self._loss_anew())
 
-# %% ../../nbs/learner/classify.ipynb #66144eb2
+# %% ../../nbs/learner/classify.ipynb #9817b037
 @patch
 def get_preds(self:VideoLearner, ds_idx=1, dl=None, **kwargs):
     "As fastai's, which would put rows in the order of clips, even if a clip has several"
     many = getattr(self.dls[ds_idx] if dl is None else dl, 'many_rows', False)
     return Learner.get_preds(self, ds_idx, dl, **{'reorder': not many, **kwargs})
 
-#| export
+# %% ../../nbs/learner/classify.ipynb #66144eb2
 def is_multi_label(
     learn, # Learner
 )->bool:

@@ -15,7 +15,6 @@ from fastcore.meta import delegates
 
 from ..data.people import judged_frames
 from .classify import video_learner
-from ..losses import NamedLoss
 from ..metrics.detection import ava_average_precision
 from ..models.roi import BoxActionLoss, roi_slowonly_slim
 from ..utils import VidbookError

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.progress import CSVLogger, ProgressCallback, ShowGraphCallback
-from fastai.torch_core import to_detach, to_device
+from fastai.torch_core import to_device
 from fastcore.basics import GetAttr, patch
 from fastprogress import fastprogress
 from torch import nn
@@ -204,11 +204,13 @@ class FromOthers(Callback):
     def take(self):
         "The next result becomes that of the learner"
         device = next(self.learn.model.parameters()).device
-        self.learn.pred, self.learn.yb, self.learn.loss = to_device(self.rounds.results.pop(0), device)
+        self.learn.xb, self.learn.pred, self.learn.yb, self.learn.loss = to_device(self.rounds.results.pop(0), device)
 
     def exchange(self):
         "Give the learner's result, take the first one of the round"
-        self.rounds.exchange(to_detach((self.learn.pred, self.learn.yb, getattr(self.learn, 'loss', None)), gather=False))
+        clips, *rest = self.learn.xb
+        seen = [clips if any(getattr(o, 'sees_clips', False) for o in self.learn.metrics) else None, *rest]         # clips are large
+        self.rounds.exchange([*map(self.learn.to_detach, (seen, self.learn.pred, self.learn.yb, getattr(self.learn, 'loss', None)))])
         self.take()
 
 # %% ../../nbs/learner/distributed.ipynb #7f7e1801

@@ -29,7 +29,7 @@ def people_spec(
 
 class PersonAP(Metric):
     "Average precision of boxes about people, 0-1, as a metric for a Learner"
-    name = 'AP'
+    name, sees_clips = 'AP', True
     def __init__(self,
         iou:float=.5 # Least overlap
     ): self.iou = iou

@@ -45,12 +45,18 @@ def _bytes_of(items):
         if S_ISREG(found.st_mode): sizes[os.path.basename(path)] = sizes.get(os.path.basename(path), 0) + found.st_size
     return sorted(sizes.items())
 
+# %% ../../nbs/learner/plan.ipynb #7973d03d
+def _annotation(item):
+    "What is known of a clip beside its name and place: its label, or boxes, segments, sentences"
+    if hasattr(item, 'label') or not hasattr(item, '_asdict'): return str(getattr(item, 'label', item))
+    return str({k: v for k,v in item._asdict().items() if k not in ('id', 'video')})
+
 def _clips(dl):
     "Which items a loader has"
     items = getattr(dl, 'items', None)
     if items is None: items = range(getattr(dl, 'n', None) or 0)
-    ids, labels = ([str(getattr(o, name, o)) for o in items] for name in ('id', 'label'))
-    return {'number': len(ids), 'ids': _digest(ids), 'labels': _digest(labels), 'parts of videos': _digest(map(_part, items)),
+    ids = _digest(str(getattr(o, 'id', o)) for o in items)
+    return {'number': len(items), 'ids': ids, 'labels': _digest(map(_annotation, items)), 'parts of videos': _digest(map(_part, items)),
             'sizes of files': _digest(_bytes_of(items))}
 
 # %% ../../nbs/learner/plan.ipynb #0a1d80de

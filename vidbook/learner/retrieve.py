@@ -15,6 +15,7 @@ from fastcore.meta import delegates
 from .classify import VideoLearner, video_learner
 from ..metrics.retrieval import retrieval_metrics
 from ..models.clip4clip import ContrastiveLoss, clip4clip_slim
+from ..pretrained import init_from
 from ..utils import VidbookError
 
 # %% ../../nbs/learner/retrieve.ipynb #8b031dfd
@@ -33,9 +34,9 @@ def retrieve_learner(
     if not hasattr(dls, 'tokenizer'): raise VidbookError('these loaders give no sentences: make them with CaptionDataLoaders.from_table.')
     known = dict(n_tokens=dls.tokenizer.n_tokens, length=dls.tokenizer.length, n_frames=dls.spec.sample.n_seen) | (arch_kw or {})
     n_out = known.pop('n_out', None) or n_out or signature(arch).parameters['n_out'].default
-    learn = video_learner(dls, arch, weights, n_out, known, loss_func or ContrastiveLoss(), lr=lr, **kwargs)
+    learn = video_learner(dls, arch, None, n_out, known, loss_func or ContrastiveLoss(), lr=lr, **kwargs)
     learn.task = 'retrieval'
-    if weights is not None: learn.unfreeze()                                  # nothing here was made for other classes
+    if weights is not None: init_from(learn.model, weights, head=True)        # nothing here was made for other classes
     return learn
 
 # %% ../../nbs/learner/retrieve.ipynb #93ebfbbc

@@ -54,12 +54,23 @@ class BoundaryMatching(nn.Module):
         with torch.device('cpu'): plan = sampling_plan(n_snippets, n_samples, **kw)             # its size depends on its numbers: no meta tensors
         for name,value in zip(('snippets', 'offsets', 'weights'), plan):
             self.register_buffer(name, value.to(self.conv.weight.device), persistent=False)
+        for name in ('dense', 'place'): self.register_buffer(name, None, persistent=False)
+
+    def densify(self):
+        "From now on, add up by a matrix (segments, N*T), for programs that know no sparse sums; what ends behind the video stays zero"
+        counts = self.offsets.diff()
+        row = (counts > 0).cumsum(0)                                                            # of each duration and beginning, from 1
+        self.dense = self.weights.new_zeros(int(row[-1]), self.conv.kernel_size[0]*self.n_snippets)
+        self.dense[row.repeat_interleave(counts)-1, self.snippets] = self.weights
+        self.place = torch.where(counts > 0, row, 0)
+        return self
 
     def forward(self, x):
         T = self.n_snippets
-        each = torch.einsum('fcn,bct->ntbf', self.conv.weight[..., 0, 0], x)                   # (N, T, B, nf)
-        out = F.embedding_bag(self.snippets, each.flatten(2).flatten(0, 1), self.offsets, mode='sum',
-                              per_sample_weights=self.weights.to(each.dtype), include_last_offset=True)
+        each = torch.einsum('fcn,bct->ntbf', self.conv.weight[..., 0, 0], x).flatten(2).flatten(0, 1)       # (N*T, B*nf)
+        if self.dense is not None: out = F.pad(self.dense@each, (0, 0, 1, 0))[self.place]
+        else: out = F.embedding_bag(self.snippets, each, self.offsets, mode='sum', per_sample_weights=self.weights.to(each.dtype),
+                                    include_last_offset=True)
         return out.view(T, T, -1, self.conv.out_channels).permute(2, 3, 0, 1)+self.conv.bias[:, None, None]         # (B, nf, T, T)
 
 # %% ../../nbs/models/bmn.ipynb #14a88dab

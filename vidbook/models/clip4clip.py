@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..layers.attention import TransformerBlock, init_transformer
 from ..layers.temporal import fold_time, unfold_time
 from .clip import ClipImages, ClipModel, ClipTexts, QuickGELU, clip_keys, clip_model
-from .core import VideoModel
+from .core import VideoModel, _plain
 
 # %% ../../nbs/models/clip4clip.ipynb #a2208397
 class MeanFrames(nn.Module):
@@ -67,10 +67,10 @@ class Clip4Clip(VideoModel):
 
     def features(self, x):
         "Vectors of the frames of clips `(B, 3, T, size, size)`: `(B, D, T)`"
-        return unfold_time(self.backbone.encode_image(fold_time(x.as_subclass(torch.Tensor))), x.shape[2])
+        return unfold_time(self.backbone.encode_image(fold_time(_plain(x))), x.shape[2])
 
     def encode_video(self, x): return self.head(self.features(x))
-    def encode_text(self, tokens): return self.backbone.encode_text(tokens.as_subclass(torch.Tensor))
+    def encode_text(self, tokens): return self.backbone.encode_text(_plain(tokens))
 
     def similarity(self, text, video):
         "Cosines `(sentences, clips)` of vectors"

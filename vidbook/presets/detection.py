@@ -30,7 +30,7 @@ class DetectPreset(Preset):
 
     def clip_spec(self):
         "How a video and a time become what this network is fed with"
-        return DetectSpec(self.sample, self.test_sample, self.short_side, self.size, self.test_size, self.mean, self.std, self.train_tfms, ())
+        return DetectSpec(**{k: getattr(self, k) for k in 'sample test_sample short_side size test_size mean std train_tfms flip_pairs'.split()})
 
     def inputs(self):
         "A clip, and boxes in its pixels"
@@ -63,7 +63,7 @@ class DetectPreset(Preset):
 # %% ../../nbs/presets/detection.ipynb #592dd5f2
 _cut = ('RandomResize', dict(lo=256, hi=320)), ('RandomCrop', {}), ('Flip', {})
 _slowonly = DetectPreset(
-    '', roi_slowonly_r50, Sampling(Clip(4, 16), 'centred'), 'ava80', size=256, train_tfms=_cut, flip_pairs=(), batch=16, base_lr=.2, base_batch=128,
+    '', roi_slowonly_r50, Sampling(Clip(4, 16), 'centred'), 'ava80', size=256, train_tfms=_cut, batch=16, base_lr=.2, base_batch=128,
     weight_decay=1e-5, loss_func=BoxActionLoss, fit=step_schedule(20, (10, 15), 5), task='detection', paper='https://arxiv.org/abs/1812.03982')
 _slowfast = _slowonly.but(arch=roi_slowfast_r50_4x16, sample=Sampling(Clip(32, 2), 'centred'))
 _cosine = dict(fit=cosine_schedule(10, 2))
