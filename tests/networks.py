@@ -156,7 +156,7 @@ full = dict(
 bases = {'tsm_mobileone', 'tanet_resnet', 'tin_resnet', 'trn_resnet', 'tpn_tsm', 'tpn_slowonly', 'videomae', 'timesformer', 'uniformer', 'uniformerv2', 'tsn_resnet', 'tsm_resnet', 'slowonly_resnet', 'csn_resnet', 'x3d', 'audio_resnet', 'c2d_resnet', 'i3d_resnet', 'swin_transformer', 'mvit', 'slowfast_resnet', 'omnisource_resnet'}
 
 # What takes more than clips is tried with its task: test_retrieval.py, test_detection.py, test_localization.py
-tasks = {'clip4clip', 'clip4clip_b16', 'clip4clip_b32', 'clip4clip_slim', 'bmn', 'bmn_slim', 'roi_slowonly_slim', 'roi_slowfast_slim',
+tasks = {'clip4clip', 'clip4clip_b16', 'clip4clip_b32', 'clip4clip_slim', 'clip4clip_conv_slim', 'bmn', 'bmn_slim', 'roi_slowonly_slim', 'roi_slowfast_slim',
          'roi_slowonly_r50', 'roi_slowonly_r50_nl', 'roi_slowonly_r101', 'roi_slowfast_r50_4x16', 'roi_slowfast_r50_8x8'}
 
 weights = {

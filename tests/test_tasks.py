@@ -91,7 +91,7 @@ def retrieval(root):
     table = squares(root)
     table['caption'] = [f'number {i} goes {o}' for i,o in enumerate(table['label'])]
     dls = CaptionDataLoaders.from_table(table, Clip(1, n=4), 32, short_side=36, train_tfms=(('RandomCrop', {}),), bs=4, tokenizer='words', **kw)
-    return retrieve_learner(dls, arch_kw=dict(size=32))
+    return retrieve_learner(dls)
 
 
 tasks = dict(sound=sound, skeleton=skeleton, detection=detection, people=people, localization=localization, retrieval=retrieval)

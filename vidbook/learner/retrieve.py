@@ -14,7 +14,7 @@ from fastcore.meta import delegates
 
 from .classify import VideoLearner, video_learner
 from ..metrics.retrieval import retrieval_metrics
-from ..models.clip4clip import ContrastiveLoss, clip4clip_slim
+from ..models.clip4clip import ContrastiveLoss, clip4clip_conv_slim
 from ..pretrained import init_from
 from ..utils import VidbookError
 
@@ -22,7 +22,7 @@ from ..utils import VidbookError
 @delegates(video_learner)
 def retrieve_learner(
     dls, # `CaptionDataLoaders`
-    arch=clip4clip_slim, # Makes a network that compares clips with sentences
+    arch=clip4clip_conv_slim, # Makes a network that compares clips with sentences
     weights=None, # Weights to start from, such as CLIP's: path, url, state or preset; all of them are trained
     n_out:int=None, # Channels of the vectors; None: as `arch` has them
     arch_kw:dict=None, # Further arguments of `arch`

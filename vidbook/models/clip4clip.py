@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['clip4clip_keys', 'MeanFrames', 'FrameOrder', 'Clip4Clip', 'clip4clip', 'clip4clip_b32', 'clip4clip_b16', 'small_clip',
-           'clip4clip_slim', 'ContrastiveLoss']
+           'clip4clip_slim', 'ConvImages', 'conv_clip', 'clip4clip_conv_slim', 'ContrastiveLoss']
 
 # %% ../../nbs/models/clip4clip.ipynb #bde74d76
 import torch
@@ -15,6 +15,7 @@ from ..layers.attention import TransformerBlock, init_transformer
 from ..layers.temporal import fold_time, unfold_time
 from .clip import ClipImages, ClipModel, ClipTexts, QuickGELU, clip_keys, clip_model
 from .core import VideoModel, _plain
+from .resnet import ResNet
 
 # %% ../../nbs/models/clip4clip.ipynb #a2208397
 class MeanFrames(nn.Module):
@@ -127,6 +128,32 @@ def small_clip(
 def clip4clip_slim(n_out=64, **kw):
     "CLIP4Clip in small, for 64 pixels and a CPU: 0.3 M parameters"
     return clip4clip(n_out, **{**dict(arch=small_clip, frames='seqTransf', n_frames=8, n_blocks=1), **kw})
+
+# %% ../../nbs/models/clip4clip.ipynb #d7c2c12c
+class ConvImages(nn.Module):
+    "Pictures `(N, 3, h, w)` of any size to vectors `(N, n_shared)`: a residual network and one linear layer"
+    def __init__(self, n_shared=512, **kw): # `kw` for `ResNet`
+        super().__init__()
+        self.body = ResNet(**kw)
+        self.proj = nn.Linear(self.body.nf, n_shared, bias=False)
+
+    def resized(self, name, value): return None
+    def forward(self, x): return self.proj(self.body(x[:, :, None]).mean((2, 3, 4)))
+
+def conv_clip(
+    n_shared:int=64, # Channels of the vectors
+    n_tokens:int=1000, # Tokens that there are
+    length:int=40, # Longest sentence
+    dim:int=64, # Channels of the tower for sentences
+    depth:int=2, # Its blocks
+    widths:tuple=(24, 48, 96, 192) # Of the residual network's stages
+)->ClipModel:
+    "CLIP in small, with convolutions for pictures"
+    return ClipModel(ConvImages(n_shared, depth=10, widths=tuple(widths)), ClipTexts(n_shared, dim, depth, n_tokens, length), clip_keys)
+
+def clip4clip_conv_slim(n_out=64, **kw):
+    "CLIP4Clip with convolutions in small, for a CPU: 0.9 M parameters"
+    return clip4clip(n_out, **{**dict(arch=conv_clip, frames='seqTransf', n_frames=8, n_blocks=1), **kw})
 
 # %% ../../nbs/models/clip4clip.ipynb #dfdf035d
 class ContrastiveLoss(nn.Module):
