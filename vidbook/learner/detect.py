@@ -94,6 +94,7 @@ def action_boxes(
     if missing := [o for o in ('video_id', 'timestamp') if o not in df]: raise VidbookError(f"the table has no column '{missing[0]}': add it.")
     frames = judged_frames(df, boxes)
     counts, places = [len(o.boxes.boxes) for o in frames], np.concatenate([o.boxes.boxes for o in frames])
+    if not len(places): return pd.DataFrame(columns=['video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'label', 'score'])      # a detector found nobody
     scores = box_scores(learn.loss_func.loss, learn.get_preds(dl=dls.test_dl(frames), act=noop)[0])
     found = _label_rows(np.repeat(np.arange(len(frames)), counts), places, scores, scores >= least)
     of, numbers = df.iloc[found['video']], {name: k for k,name in known.items()}
