@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from fastai.torch_core import default_device
 from IPython.display import HTML
 
 from ..data.item import Item
@@ -26,7 +25,7 @@ from ..io.sample import shown_at
 from ..io.source import VideoFile
 from ..io.video import open_video
 from ..io.write import encode_preview, video_html, write_video
-from ..learner.checkpoint import load_network
+from ..learner.checkpoint import network_for
 from ..learner.detect import box_scores
 from ..models.roi import BoxActionLoss
 from ..utils import VidbookError
@@ -40,10 +39,7 @@ def _shares(found, size, least):
 
 def _finder(source):
     "A `PersonModel`, of a learner or of an export"
-    if not isinstance(source, (str, Path)): return getattr(source, 'model', source)
-    model, card = load_network(source)
-    if card.task != 'people': raise VidbookError(f'{source} does not find people: give the export of a people_learner.')
-    return model.to(default_device())
+    return network_for(source, 'people')[0] if isinstance(source, (str, Path)) else getattr(source, 'model', source)
 
 def _people_in(model, pictures, least):
     "The people in each of some pictures, uint8 (H, W, 3)"
@@ -84,10 +80,9 @@ def propose_people(
 def _actions(source):
     "Network, loss, classes and specification of a learner or of an export"
     if not isinstance(source, (str, Path)): return source.model, source.loss_func.loss, list(source.dls.vocab), source.dls.spec
-    model, card = load_network(source)
-    if card.task != 'detection': raise VidbookError(f'{source} does not say what people in boxes do: give the export of a detect_learner.')
+    model, card = network_for(source, 'detection')
     loss = BoxActionLoss(card.n_out > len(card.vocab), card.multi_label)
-    return model.to(default_device()), loss, card.vocab, card.clip_spec()
+    return model, loss, card.vocab, card.clip_spec()
 
 # %% ../../nbs/inference/detect_video.ipynb #17a2e71e
 class DetectVideo:

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.torch_core import default_device
 from fastcore.basics import patch
 
 from ..data.jobs import Prepared, run_jobs
 from ..data.snippets import pool_snippets
 from .predict import Predictor
 from .windows import _open, _seconds, file_windows
-from ..learner.checkpoint import load_network
+from ..learner.checkpoint import network_for
 from ..learner.classify import VideoLearner
 from ..learner.localize import find_proposals
 from ..utils import VidbookError
@@ -97,10 +96,7 @@ def extract_snippets(
 # %% ../../nbs/inference/localize.ipynb #cf4e496b
 def _localizer(source):
     "A network that localizes, of a learner or of an export"
-    if not isinstance(source, (str, Path)): return getattr(source, 'model', source)
-    model, card = load_network(source)
-    if card.task != 'localization': raise VidbookError(f'{source} does not find segments: give the export of a localize_learner.')
-    return model.to(default_device())
+    return network_for(source, 'localization')[0] if isinstance(source, (str, Path)) else getattr(source, 'model', source)
 
 class SegmentFinder:
     "Finds out when something happens in a long video"

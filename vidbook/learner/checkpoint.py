@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ModelCard', 'arch_name', 'find_arch', 'last_metrics', 'card_of', 'export_learner', 'read_card', 'load_network',
-           'no_data', 'check_task', 'load_learner']
+           'no_data', 'network_for', 'check_task', 'load_learner']
 
 # %% ../../nbs/learner/checkpoint.ipynb #2caed35c
 import json, re
@@ -196,6 +196,19 @@ _others = dict(localization='finds segments: use SegmentFinder(predict, ...), or
                detection='says what people in boxes do: use DetectVideo(actions, people), or go on training with detect_learner(dls, weights={})',
                people='finds people: use DetectVideo(actions, people), or go on training with people_learner(dls, weights={})',
                retrieval='compares clips with sentences: search with Retriever(...), or go on training with retrieve_learner(dls, weights={})')
+
+_made_for = dict(people=('find people', 'people_learner'), detection=('say what people in boxes do', 'detect_learner'),
+                 localization=('find segments', 'localize_learner'))
+
+def network_for(
+    folder, # As in `load_network`
+    task:str, # 'people', 'detection' or 'localization'
+)->tuple: # The network, where it computes fastest, and its card
+    "An exported network that was made for a task"
+    model, card = load_network(folder)
+    what, maker = _made_for[task]
+    if card.task != task: raise WeightsError(f'{folder} does not {what}: give the export of a {maker}.')
+    return model.to(fastai.torch_core.default_device()), card
 
 def check_task(
     folder, # Of the export
