@@ -4,20 +4,27 @@ import gzip, json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision.ops import box_iou
 
 from test_golden import check, folder, generator, read, state_of
 from vidbook import presets
-from vidbook.data.ava import read_ava
+from vidbook.cli.core import main
+from vidbook.data.ava import read_ava, read_ava_set
 from vidbook.data.boxes import clip_boxes
 from vidbook.data.item import Item
 from vidbook.data.transforms import CenterCrop, Flip, Resize
-from vidbook.data.people import FrameBoxes
+from vidbook.data.people import DetectDataLoaders, FrameBoxes
+from vidbook.data.puppets import PuppetSize, make_puppets
+from vidbook.io.ava import read_label_map
 from vidbook.io.sample import Clip, Sampling
 from vidbook.io.source import VideoFile
 from vidbook.io.write import write_video
+from vidbook.learner.checkpoint import read_card
+from vidbook.learner.detect import action_boxes, detect_learner
 from vidbook.metrics.detection import ava_map, frame_map, video_map
-from vidbook.models.roi import BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r101, roi_slowonly_r50, roi_slowonly_r50_nl
+from vidbook.models.person import person_slim
+from vidbook.models.roi import BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r101, roi_slowonly_r50, roi_slowonly_r50_nl, roi_slowonly_slim
 from vidbook.pretrained import load_weights
 from vidbook.widgets.zoo import network_size
 
@@ -200,3 +207,29 @@ def test_every_network_has_a_price():
         operations, parameters = network_size(p)
         assert operations > 10 and parameters > 20
     assert network_size(presets.find('slowfast_r50_ava21_4x16_context'))[1] > network_size(presets.find('slowfast_r50_ava21_4x16'))[1]
+
+
+# ---- the shell ---------------------------------------------------------------------------------------------------------------------
+def test_from_the_shell(tmp_path, capsys):
+    "Train, test with true and with found boxes, as AVA's protocol does, from one file that says what belongs together"
+    def shell(*words): assert main([str(o) for o in words]) == 0; return capsys.readouterr().out
+    make_puppets(tmp_path/'puppets', size=PuppetSize((0, 0), (0, 0), (4, 2)), parts=('groups',), progress=False)
+    notes, told = 'puppets/annotations/groups', tmp_path/'scenes.json'
+    files = {name: dict(boxes=f'{notes}_{o}.csv', excluded=f'{notes}_{o}_excluded_timestamps.csv') for name,o in (('train', 'train'), ('valid', 'val'))}
+    told.write_text(json.dumps(dict(videos='puppets/groups', labels=f'{notes}_action_list.pbtxt', start=0, **files)))
+    save_file(person_slim().state_dict(), tmp_path/'finder.safetensors')
+    assert 'key frames' in shell('prepare', 'people', told, tmp_path/'found.npz', 'person_slim', '--weights', tmp_path/'finder.safetensors', '--least', 0)
+    files['valid'] |= dict(proposals='found.npz', least_score=0)
+    told.write_text(json.dumps(dict(videos='puppets/groups', labels=f'{notes}_action_list.pbtxt', start=0, **files)))
+    small = 'arch=roi.roi_slowonly_slim', 'size=48', 'short_side=48', 'batch=4', 'epochs=1'
+    made = shell('train', 'slowonly_r50_ava21_4x16', told, '--set', *small, '--weights', 'none', '--out', tmp_path/'made', '--workers', 0)
+    assert '12 classes' in made and 'mAP@0.5' in made
+    said = dict(o.rsplit(maxsplit=1) for o in shell('test', tmp_path/'made', told, '--workers', 0).splitlines() if o.startswith('mAP'))
+    assert list(said) == ['mAP@0.5', 'mAP@0.5, found boxes']
+    table = read_ava_set(told)
+    learn = detect_learner(DetectDataLoaders.from_table(table, read_card(tmp_path/'made').clip_spec(), num_workers=0), roi_slowonly_slim)
+    load_weights(learn.model, tmp_path/'made'/'model.safetensors')
+    for column,value in zip(('boxes', 'proposals'), said.values()):
+        found = action_boxes(learn, table[table['split'] == 'valid'], column, read_label_map(tmp_path/f'{notes}_action_list.pbtxt'))
+        true = ava_map(found, tmp_path/f'{notes}_val.csv', tmp_path/f'{notes}_action_list.pbtxt', tmp_path/f'{notes}_val_excluded_timestamps.csv')
+        assert float(value) == pytest.approx(true['overall'], abs=1e-4)

@@ -72,28 +72,42 @@ def _tested(model, data, weights, settings, split, workers):
     return learn, preset.views, preset.average
 
 # %% ../../nbs/cli/train.ipynb #75ea6926
+def _untrained(model, card, data, workers):
+    "A learner like that of an export, on data to test it with"
+    from vidbook import all as vb
+    own, spec = dict(arch=vb.find_arch(card.arch), arch_kw=card.arch_kw), card.clip_spec()
+    if card.task == 'localization': return vb.localize_learner(vb.snippet_loaders(data, spec=spec), **own)
+    if card.task == 'retrieval':
+        dls = vb.CaptionDataLoaders.from_table(data, spec=spec, tokenizer=vb.tokenizer_of(card.tokenizer), num_workers=workers)
+        return vb.retrieve_learner(dls, n_out=card.n_out, **own)
+    loss = vb.BoxActionLoss(card.n_out > len(card.vocab), card.multi_label)
+    dls = vb.DetectDataLoaders.from_table(data, spec, background=bool(loss.first), num_workers=workers)
+    if list(dls.vocab) == card.vocab: return vb.detect_learner(dls, loss_func=loss, **own)
+    raise VidbookError(f'{model} knows {len(card.vocab)} actions, and those of {data} are others: give the data set that it was made for')
+
 def _exported(model, card, data, workers):
-    "The learner of an export that finds segments or compares clips with sentences, on data to test it with"
-    from vidbook.all import CaptionDataLoaders, find_arch, localize_learner, presets, retrieve_learner, tokenizer_of, weights_file
-    own = dict(arch=find_arch(card.arch), weights=weights_file(model), arch_kw=card.arch_kw)
-    if card.task == 'localization': return localize_learner(presets.bmn_activitynet_cuhk.but(arch_kw=card.arch_kw).data(data), **own)
-    dls = CaptionDataLoaders.from_table(data, spec=card.clip_spec(), tokenizer=tokenizer_of(card.tokenizer), num_workers=workers)
-    return retrieve_learner(dls, n_out=card.n_out, **own)
+    "The learner of an export that judges boxes, finds segments or compares clips with sentences"
+    from vidbook.io.weights import weights_file
+    from vidbook.pretrained import load_weights
+    learn = _untrained(model, card, data, workers)
+    load_weights(learn.model, weights_file(model))
+    return learn
 
 # %% ../../nbs/cli/train.ipynb #c527c0b7
 def _other_task(model, data, weights, settings, workers, *others):
     "What a test tells of a network that does something else than naming clips; None for one that does that"
     from vidbook.learner.checkpoint import read_card
+    from vidbook.learner.detect import detection_results
     from vidbook.learner.retrieve import retrieval_results
     from vidbook.presets.core import tested
     known = read_card(model) if Path(model).exists() else named_preset(model, settings)
     if known.task not in ('detection', 'localization', 'retrieval'): return None
     if any(others): raise VidbookError(f'{model} names no clips: leave --split, --views and --out away')
     if not Path(model).exists(): return known.test(known.data(data, num_workers=workers), named_weights(weights) if weights else True)
-    if known.task == 'detection': raise VidbookError(f'{model} judges boxes: test it in Python, with action_boxes and ava_map')
     if weights or settings: raise VidbookError(f'{model} has weights and settings of its own: leave --weights and --set away')
     learn = _exported(model, known, data, workers)
-    return retrieval_results(learn, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)]) if known.task == 'retrieval' else tested(learn)
+    if known.task == 'retrieval': return retrieval_results(learn, learn.dls.loaders[min(2, len(learn.dls.loaders)-1)])
+    return detection_results(learn) if known.task == 'detection' else tested(learn)
 
 # %% ../../nbs/cli/train.ipynb #a47cd23b
 def test(

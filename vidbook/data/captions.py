@@ -6,7 +6,7 @@
 __all__ = ['read_captions', 'read_msrvtt', 'check_captions', 'caption_videos', 'clean_caption']
 
 # %% ../../nbs/data/captions.ipynb #ec51f959
-import csv, json, re
+import csv, re
 from collections import defaultdict
 from io import StringIO
 from pathlib import Path
@@ -14,14 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .table import TableError, _check_files, _fail, read_text
+from .table import TableError, _check_files, _fail, read_json, read_text
 
 # %% ../../nbs/data/captions.ipynb #9adbbd9c
-def _parsed(file):
-    "What a JSON file holds"
-    try: return json.loads(read_text(file))
-    except ValueError as e: raise TableError(f'{file} is no JSON ({e}); mend it, or fetch it again.') from e
-
 def _pairs(file, content):
     "(where, video, captions) of each entry"
     if isinstance(content, dict): return (yield from ((f'{file}, {name!r}', name, o) for name,o in content.items()))
@@ -57,7 +52,7 @@ def read_captions(
     split:str='train' # train, valid or test
 )->pd.DataFrame: # id, video, caption, split
     "Table of a file of captions"
-    pairs = [(video, o) for where,video,captions in _pairs(file, _parsed(file)) for o in _sentences(where, captions)]
+    pairs = [(video, o) for where,video,captions in _pairs(file, read_json(file)) for o in _sentences(where, captions)]
     return _caption_table(pairs, file, root, split)
 
 # %% ../../nbs/data/captions.ipynb #b1b1a8f1
@@ -71,7 +66,7 @@ def _csv_rows(file, needed):
 
 def _sentences_by_video(file):
     "Video -> its sentences, of MSR-VTT's own file"
-    content, found = _parsed(file), defaultdict(list)
+    content, found = read_json(file), defaultdict(list)
     known = isinstance(content, dict) and 'sentences' in content
     if not known: raise TableError(f"{file} has no 'sentences'; give MSRVTT_data.json.")
     for o in content['sentences']: found[o['video_id']].append(o['caption'])

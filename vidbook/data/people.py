@@ -9,6 +9,7 @@ __all__ = ['BoxRow', 'TensorBoxes', 'TensorBoxLabels', 'FrameBoxes', 'BoxLabels'
 # %% ../../nbs/data/people.ipynb #c9bec009
 from collections import namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +21,7 @@ from fastai.torch_core import TensorBase
 from fastcore.basics import patch
 
 from ..core import TensorVideo, displayable
+from .ava import read_ava_set
 from .block import SwapLabels, VideoBlock, VideoDL
 from .boxes import check_boxes, clip_boxes, visible_boxes
 from .loaders import VideoDataLoaders, _Given, _spec
@@ -133,7 +135,7 @@ class DetectDataLoaders(VideoDataLoaders):
     "Loaders of clips, boxes and what is done in them; with `vocab`, `c`, `spec` and `table`"
     @classmethod
     def from_table(cls,
-        table, # With video, at, boxes, box_labels, label and split: see `read_ava`
+        table, # With video, at, boxes, box_labels, label and split: see `read_ava`; or a file for `read_ava_set`
         spec:DetectSpec=None, # How a video becomes a clip; `kw` change some of it
         bs:int=16, # Clips of a batch
         test_bs:int=1, # The same in validation and tests; more need `test_size`
@@ -146,6 +148,7 @@ class DetectDataLoaders(VideoDataLoaders):
         **kw # Fields of `DetectSpec`
     ):
         "Loaders of a table that is checked first"
+        if isinstance(table, (str, Path)): table = read_ava_set(table)
         df = check_table(read_table(table, root), check_files=on_error == 'raise')
         for name in 'boxes', 'box_labels', 'at':
             if name not in df: raise TableError(f"the table has no column '{name}'; make it with read_ava, or add it.")

@@ -7,7 +7,7 @@ __all__ = ['UntrimmedVideo', 'read_activitynet', 'check_segment_table', 'segment
            'write_segment_results', 'read_segment_results']
 
 # %% ../../nbs/data/segments.ipynb #a7b5b7df
-import json, math
+import math
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from .puppet_files import write_json
-from .table import TableError, _fail, _split_names, read_text, vocab_of
+from .table import TableError, _fail, _split_names, read_json, vocab_of
 
 # %% ../../nbs/data/segments.ipynb #b18f79ca
 def _entries(file, prefix):
     "Name and facts of each video in a JSON file"
-    try: content = json.loads(read_text(file))
-    except ValueError as e: raise TableError(f'{file} is no JSON ({e}); mend it, or fetch it again.') from e
+    content = read_json(file)
     if isinstance(content, dict) and isinstance(content.get('database'), dict): content = {f'{prefix}{k}': v for k,v in content['database'].items()}
     if isinstance(content, dict) and content and all(isinstance(o, dict) for o in content.values()): return content
     raise TableError(f'{file} holds no videos; give a JSON file with duration and annotations of each, in ActivityNet\'s form.')
@@ -146,8 +145,8 @@ def read_segment_results(
     prefix:str='v_', # Put before the names
 )->pd.DataFrame: # video, start, end, label, score
     "Segments that were found, from ActivityNet's form"
-    try: found = json.loads(read_text(file))['results']
-    except (ValueError, KeyError, TypeError) as e:
+    try: found = read_json(file)['results']
+    except (KeyError, TypeError) as e:
         raise TableError(f'{file} holds no results ({type(e).__name__}: {e}); give the form of ActivityNet.') from e
     each = [(f'{prefix}{v}', f'{file}, {v!r}', o) for v,segments in found.items() for o in segments]
     rows = [dict(video=v, **_times(where, o), score=_number(where, o, 'score', above=-math.inf)) for v,where,o in each]

@@ -23,9 +23,9 @@ from fasttransform import ItemTransform
 
 from .block import VideoBlock
 from .loaders import VideoDataLoaders, _Given
-from .segments import check_segment_table, segment_shares, untrimmed_videos
+from .segments import check_segment_table, read_activitynet, segment_shares, untrimmed_videos
 from .spec import Views
-from .table import TableError
+from .table import TableError, read_table
 from .transforms import ClipPipeline
 from ..io.packets import MediaError
 from ..io.sample import Clip, Sampling
@@ -192,15 +192,17 @@ def snippet_file(
 
 # %% ../../nbs/data/snippets.ipynb #b0844a2e
 def snippet_loaders(
-    df, # Table of segments
-    folder, # With a file of features for each video
+    table, # Table of segments: a DataFrame, a csv or parquet file, or JSON in ActivityNet's form
+    folder=None, # With a file of features for each video; `features` beside the table if None
     spec:SnippetSpec=None, # How a file becomes features
     bs:int=16, # Videos of a batch
     num_workers:int=0, # Processes; files of features are small
     **kw # For fastai's `dataloaders`
 )->VideoDataLoaders:
     "Loaders of features (B, D, T) and segments (B, n, 2) for `train` and `valid`"
-    rows = untrimmed_videos(check_segment_table(df))
+    if not isinstance(table, pd.DataFrame): table = (read_activitynet if Path(table).suffix == '.json' else read_table)(table)
+    df, folder = check_segment_table(table), folder or Path(table.attrs['root'])/'features'
+    rows = untrimmed_videos(df)
     splits = dict(zip(df['video'], df['split']))
     parts = [[i for i,o in enumerate(rows) if splits[o.id] == name] for name in ('train', 'valid')]
     lost = next((name for name,o in zip(('train', 'valid'), parts) if not o), None)

@@ -16,7 +16,7 @@ from ..data.people import DetectSpec
 from ..io.sample import Clip, Sampling
 from ..models.roi import (BoxActionLoss, roi_slowfast_r50_4x16, roi_slowfast_r50_8x8, roi_slowonly_r50, roi_slowonly_r50_nl,
                                 roi_slowonly_r101)
-from .core import Preset, preset_learner, test_plainly
+from .core import Preset, preset_learner
 from .published import openmmlab, published
 
 # %% ../../nbs/presets/detection.ipynb #55fca17d
@@ -41,7 +41,7 @@ class DetectPreset(Preset):
         return self.loss_func(background=self.background, **self.loss_kw)
 
     def data(self,
-        source, # Table of key frames, boxes and labels, such as `read_ava` gives
+        source, # Table of key frames, boxes and labels, such as `read_ava` gives, or a file for `read_ava_set`
         **kw # For `DetectDataLoaders`
     ):
         "Loaders that give the clips and boxes of this network"
@@ -58,7 +58,14 @@ class DetectPreset(Preset):
         from vidbook.learner.detect import detect_learner
         return preset_learner(self, detect_learner, source if hasattr(source, 'train') else self.data(source), pretrained, weights, **kw)
 
-    test = test_plainly
+    def test(self,
+        source, # Loaders, or what `data` takes
+        pretrained=True # As in `model`
+    )->dict: # As `detection_results` gives
+        "Test by AVA's protocol, on the last split: with true boxes, and with those of a detector where the table has `proposals`"
+        from vidbook.learner.detect import detection_results
+        learn = self.learner(source, pretrained)
+        with learn.distributed(): return detection_results(learn)
 
 # %% ../../nbs/presets/detection.ipynb #592dd5f2
 _cut = ('RandomResize', dict(lo=256, hi=320)), ('RandomCrop', {}), ('Flip', {})

@@ -7,9 +7,6 @@ __all__ = ['localization_presets', 'LocalizationPreset']
 
 # %% ../../nbs/presets/localization.ipynb #f60ed40a
 from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
 
 from ..callbacks.schedule import step_schedule
 from ..data.snippets import SnippetSpec
@@ -30,16 +27,13 @@ class LocalizationPreset(Preset):
         return SnippetSpec(self.arch_kw.get('n_snippets', 100), self.arch_kw.get('n_features'))
 
     def data(self,
-        source, # Table of segments: a DataFrame, a csv or parquet file, or JSON in ActivityNet's form
-        folder=None, # With a file of features for each video; `features` beside the videos if None
+        source, # Table of segments, as `snippet_loaders` takes it
+        folder=None, # With a file of features for each video; `features` beside the table if None
         **kw # For `snippet_loaders`
     ):
         "Loaders that give the features and segments of this network"
-        from vidbook.data.segments import read_activitynet
         from vidbook.data.snippets import snippet_loaders
-        from vidbook.data.table import read_table
-        if not isinstance(source, pd.DataFrame): source = (read_activitynet if Path(source).suffix == '.json' else read_table)(source)
-        return snippet_loaders(source, folder or Path(source.attrs['root'])/'features', self.clip_spec(), **{'bs': self.batch, **kw})
+        return snippet_loaders(source, folder, self.clip_spec(), **{'bs': self.batch, **kw})
 
     def learner(self,
         source, # Loaders, or what `data` takes: a table, or (table, folder)
