@@ -62,6 +62,7 @@ slim = dict(
     c3d_slim=Slim((2, 192), (3, 16, 64, 64), others=(), refused=(((3, 8, 64, 64), 'takes clips of 3 channels, 16 frames'), ((3, 16, 64, 48), '64x64 pixels')),
                   eps=(), lr=5e-4),
     audio_slim=Slim((2, 640, 8, 10), (1, 64, 80), others=((1, 16, 80), (1, 101, 40))),
+    audio_tsn_slim=Slim((2, 128, 2, 3), (1, 64, 80), others=((1, 16, 80), (1, 101, 40)), params=(.2e6, .5e6)),
     stgcn_slim=Slim((2, 2, 160, 8, 17), (2, 32, 17, 3), others=((1, 7, 17, 3), (3, 16, 17, 3)), refused=(((2, 32, 25, 3), 'made for 17 joints of 3'),),
                     any_channels=False),
     posec3d_slim=Slim((2, 384, 4, 4, 4), (17, 8, 32, 32), others=((17, 1, 32, 32), (17, 5, 24, 40)), params=(.3e6, .6e6)),
