@@ -1,4 +1,4 @@
-"""What is heard and what is seen: `python tests/bench/sound.py [--seeds 0 1 2] [--clips 480 240] [--epochs 24 12] [--keep FOLDER]`
+"""What is heard and what is seen: `python tests/bench/sound.py [--seeds 0 1 2] [--clips 480 240] [--epochs 14 12] [--keep FOLDER]`
 
 A small audio network learns from the sound of Puppets' clips alone, a small recogniser from their pictures alone, both from nothing; then their scores are added.
 Told are the accuracies on held-out clips and the minutes that the sound took."""
@@ -35,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--seeds', nargs='*', type=int, default=[0, 1, 2])
     parser.add_argument('--clips', nargs=2, type=int, default=[480, 240])
-    parser.add_argument('--epochs', nargs=2, type=int, default=[24, 12])
+    parser.add_argument('--epochs', nargs=2, type=int, default=[14, 12])
     parser.add_argument('--lr', type=float, default=5e-3)
     parser.add_argument('--only_sound', action='store_true')
     parser.add_argument('--keep', type=Path, default=Path('sound'))
