@@ -195,6 +195,7 @@ from vidbook.interpret.cost import *
 from vidbook.interpret.doctor import *
 from vidbook.interpret.gradcam import *
 from vidbook.interpret.segments import *
+from vidbook.interpret.boxes import *
 from vidbook.widgets.core import *
 from vidbook.widgets.pipeline import *
 from vidbook.widgets.classes import *

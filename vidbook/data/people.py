@@ -193,7 +193,7 @@ def show_boxes(
         ax.imshow(picture)
         for (x1, y1, x2, y2),text,shade in zip(own, said, shades):
             ax.add_patch(plt.Rectangle((x1, y1), x2-x1, y2-y1, fill=False, color=shade, lw=1.5))
-            ax.text(x1, y1, text, fontsize=7, color='white', va='bottom', clip_on=True, bbox=dict(facecolor=shade, lw=0, pad=1))
+            if text: ax.text(x1, y1, text, fontsize=7, color='white', va='bottom', clip_on=True, bbox=dict(facecolor=shade, lw=0, pad=1))
     return list(axs[:n])
 
 # %% ../../nbs/data/people.ipynb #3a09f974

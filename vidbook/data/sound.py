@@ -132,6 +132,7 @@ class HideStripes:
     rows:int=16 # Rows at most
 
     def __call__(self, item):
+        item.clip = item.clip.clone()                                  # what it was before is still to be seen
         for axis,most in ((2, self.bands), (1, self.rows)):
             n = int(item.rng.integers(0, min(most, item.clip.shape[axis]) + 1))
             first = int(item.rng.integers(0, item.clip.shape[axis] - n + 1))
