@@ -20,6 +20,7 @@ commands = dict(
     quickstart='vidbook.cli.quickstart:quickstart',
     prepare='vidbook.cli.prepare:prepare',
     check='vidbook.cli.check:check',
+    browse='vidbook.cli.browse:browse',
     train='vidbook.cli.train:train',
     test='vidbook.cli.train:test',
     eval='vidbook.cli.evaluate:measure',
@@ -37,6 +38,7 @@ commands = dict(
     selftest='vidbook.cli.selftest:selftest',
 )
 
+# %% ../../nbs/cli/core.ipynb #ad116808
 def find_command(name:str): # A key of `commands`
     "The function behind a command"
     module, function = commands[name].split(':')
