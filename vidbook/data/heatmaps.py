@@ -42,8 +42,8 @@ def _draw(out, start, end, value, place, sigma, wide):
     which, along = _columns(first[:, 0], n)
     a, d, first, last, upright = a[which], (b-a)[which], first[which], last[which], upright[which]
     share = ((along-a[:, 0])/torch.where(d[:, 0] == 0, 1., d[:, 0])).clamp_(0, 1)
-    half = math.ceil(wide*sigma)+1
-    across = (a[:, 1]+share*d[:, 1]).floor()[:, None]+torch.arange(1-half, half+1, device=out.device)
+    half = math.ceil(wide*sigma)
+    across = (a[:, 1]+share*d[:, 1]).trunc()[:, None]+torch.arange(-half, half+1, device=out.device)
     bright = (_distance(a, d, along[:, None], across)*(-.5/sigma**2)).exp_()*value[which, None]
     bright = torch.where((across >= first[:, 1:]) & (across < last[:, 1:]), bright, 0.)
     across = torch.minimum(torch.maximum(across, first[:, 1:]), last[:, 1:]-1)       # nothing there, but a place within the picture
