@@ -13,7 +13,7 @@ import fastprogress.fastprogress
 from fastcore.script import anno_parser
 from fastcore.docments import docments
 
-from ..utils import VidbookError
+from ..utils import MissingLibrary, VidbookError
 
 # %% ../../nbs/cli/core.ipynb #b62239ed
 commands = dict(
@@ -73,7 +73,7 @@ def main(
     fastprogress.fastprogress.NO_BAR = not sys.stdout.isatty()
     warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\.jit')   # torch's word to fastai, at every import
     try: return int(function(**parse(function, words, f'vidbook {name}')) or 0)
-    except (VidbookError, OSError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
+    except (VidbookError, MissingLibrary, OSError) as e: print(f'vidbook {name}: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'\nvidbook {name}: stopped; start it again to go on', file=sys.stderr); return 130
 
 # %% ../../nbs/cli/core.ipynb #b85cd5e7

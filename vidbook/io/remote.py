@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .download import RemoteError, cache_folder, cached_download, one_line
-from ..utils import atomic_path, lazy_import
+from ..utils import MissingLibrary, atomic_path, lazy_import
 
 # %% ../../nbs/io/remote.ipynb #69937f83
 def is_remote(
@@ -96,7 +96,7 @@ def remote_storage(
     try: return lazy_import('fsspec').core.url_to_fs(path)
     except ImportError as e:
         lib = (getattr(e.__cause__, 'name', None) or 'fsspec[full]').split('.')[0]
-        raise ImportError(f'{path}: {lib} is needed to read this and not installed: pip install {lib}') from e
+        raise MissingLibrary(f'{path}: {lib} is needed to read this and not installed: pip install {lib}') from e
     except ValueError as e: raise RemoteError(path, f'nothing here can open such an address ({e})', 'mend the address') from e
 
 def _describe(path):
