@@ -100,7 +100,8 @@ def main():
         set_seed(seed)
         start = process_time()
         first = recogniser(table, args.length, args.epochs[0])
-        print(f'seed {seed}: windows recognised {first.validate()[1]:.3f}, {(process_time()-start)/60:.1f} minutes', flush=True)
+        with first.no_bar(): known = first.validate()[1]
+        print(f'seed {seed}: windows recognised {known:.3f}, {(process_time()-start)/60:.1f} minutes', flush=True)
         features = args.keep/f'features_{seed}_{args.snippets}'
         made = extract_snippets(Predictor(first), table, features, args.snippets, args.length, progress=False)
         if len(made.failed): raise SystemExit(made.failed.to_string())
