@@ -118,7 +118,7 @@ set_seed(0)
 learn = video_learner(VideoDataLoaders.from_folder(sys.argv[1], size=32, bs=3, num_workers=0), tsm_slim, metrics=accuracy)
 with learn.distributed(): learn.fit(1, 1e-3)
 learn.export(sys.argv[2])
-print('process', *processes(), 'is done')
+print('process {} {} is done'.format(*processes()))
 '''
 
 @pytest.fixture

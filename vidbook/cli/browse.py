@@ -13,13 +13,15 @@ from pathlib import Path
 from ..utils import VidbookError
 
 # %% ../../nbs/cli/browse.ipynb #ab113bd9
+def _reads(data): return f'source_table({str(Path(data).resolve())!r})'
+
 def browse_cells(
     data, # Folder, table (.csv, .parquet) or list (.txt)
 )->list: # Sources of cells
     "What a notebook runs to look into a data set"
     from vidbook.data.files import source_table
     table = source_table(data)
-    cells = ['from vidbook.all import *', f'table = source_table({str(Path(data).resolve())!r})\nDatasetBrowser(table)']
+    cells = ['from vidbook.all import *', f'table = {_reads(data)}\nDatasetBrowser(table)']
     if table['label'].isna().any() or not {'train', 'valid'} <= {*table['split']}: return cells
     return [*cells, 'dls = VideoDataLoaders.from_table(table, clip=Clip(1, n=8), size=112, bs=8, num_workers=0)\nPipelineBrowser(dls)']
 
@@ -45,7 +47,7 @@ def browse(
     if not write_only and find_spec('jupyterlab') is None:
         raise VidbookError('JupyterLab is not installed: pip install jupyterlab, or give --write_only')
     if not Path(out).exists(): write_cells(browse_cells(data), out)
-    elif json.dumps(str(Path(data).resolve()))[1:-1] not in Path(out).read_text(encoding='utf-8'):
+    elif json.dumps(_reads(data))[1:-1] not in Path(out).read_text(encoding='utf-8'):
         raise VidbookError(f'{out} is there, and is not about {data}: give another name with --out')
     print(out, flush=True)
     return 0 if write_only else subprocess.call([sys.executable, '-m', 'jupyterlab', out])
