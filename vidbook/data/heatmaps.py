@@ -42,7 +42,7 @@ def _draw(out, start, end, value, place, sigma, wide):
     which, along = _columns(first[:, 0], n)
     a, d, first, last, upright = a[which], (b-a)[which], first[which], last[which], upright[which]
     share = ((along-a[:, 0])/torch.where(d[:, 0] == 0, 1., d[:, 0])).clamp_(0, 1)
-    half = math.ceil(wide*sigma)
+    half = math.ceil(wide*sigma)                                                      # from trunc, as in _box: floor would lose one beside the edge
     across = (a[:, 1]+share*d[:, 1]).trunc()[:, None]+torch.arange(-half, half+1, device=out.device)
     bright = (_distance(a, d, along[:, None], across)*(-.5/sigma**2)).exp_()*value[which, None]
     bright = torch.where((across >= first[:, 1:]) & (across < last[:, 1:]), bright, 0.)

@@ -115,13 +115,12 @@ def localize_learner(
     return learn
 
 # %% ../../nbs/learner/localize.ipynb #8e7a07a7
-def _best_fit(video, proposals, n):
-    "A row for each true segment of a video: the proposal among the first `n` that fits it best"
-    first = proposals[np.argsort(-proposals[:, 2], kind='stable')][:n]*[video.duration, video.duration, 1]
+def _best_fit(video, proposals):
+    "A row for each true segment of a video: the proposal that fits it best"
     for (start, end),label in zip(video.segments, video.labels):
-        overlaps = temporal_iou([[start, end]], first)[0] if len(first) else np.zeros(0)
+        overlaps = temporal_iou([[start, end]], proposals)[0]
         best = overlaps.argmax() if overlaps.any() else None
-        told = (np.nan,)*3+(0.,) if best is None else (*first[best], overlaps[best])
+        told = (np.nan,)*3+(0.,) if best is None else (*proposals[best], overlaps[best])
         yield video.id, start, end, label, *told
 
 def segment_results(
@@ -130,6 +129,6 @@ def segment_results(
 )->pd.DataFrame: # A row for each true segment: video, start, end, label; found_start, found_end, score and iou of the proposal that fits it best
     "How well the first proposals of each held-out video fit its segments; times in seconds, NaN where none touches it"
     videos = untrimmed_videos(learn.dls.table, 'valid')
-    found = find_proposals(learn.get_preds()[0])
-    rows = [row for video,proposals in zip(videos, found) for row in _best_fit(video, proposals, n)]
+    found = find_proposals(learn.get_preds()[0], [o.duration for o in videos])
+    rows = [row for video,proposals in zip(videos, found) for row in _best_fit(video, proposals[:n])]
     return pd.DataFrame(rows, columns=['video', 'start', 'end', 'label', 'found_start', 'found_end', 'score', 'iou'])
