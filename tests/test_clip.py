@@ -8,7 +8,7 @@ from test_foreign import empty_state, files
 from test_golden import check, folder, generator, state_of, tolerance
 
 from vidbook import presets
-from vidbook.models.clip import clip_b16, clip_b32, clip_l14
+from vidbook.models.clip import clip_b16, clip_b32, clip_l14, clip_model
 from vidbook.pretrained import load_weights
 
 sizes = {'ViT-B-16': clip_b16, 'ViT-B-32': clip_b32, 'ViT-L-14': clip_l14}
@@ -22,6 +22,22 @@ def test_names(name):
     numbers = {o: torch.tensor(1) for o in ('input_resolution', 'context_length', 'vocab_size')}
     assert len(load_weights(net, {f'module.{k}': v for k, v in state.items()} if name.startswith('open_') else state | numbers)) == len(state)
     assert sum(p.numel() for p in net.parameters()) == files[name]['num_params']
+
+
+def test_the_archive_that_openai_publishes(tmp_path):
+    "TorchScript of half precision, with OpenAI's names, a mask and three numbers that are no weights; in small: an eighth of the channels, two blocks for pictures"
+    state, left_out = files['openai-clip__ViT-B-32']['state'], tuple(f'visual.transformer.resblocks.{i}.' for i in range(2, 12))
+    shapes = {k: [n//8 if n >= 512 else n for n in shape] for k, shape, _ in state if not k.startswith(left_out)}
+    root = torch.nn.Module(); root.register_buffer('input_resolution', torch.tensor(224))
+    for name, shape in shapes.items():
+        *path, last = name.split('.'); module = root
+        for part in path: module = getattr(module, part) if hasattr(module, part) else module.add_module(part, torch.nn.Module()) or getattr(module, part)
+        setattr(module, last, torch.nn.Parameter(torch.randn(shape)))
+    root.transformer.resblocks.get_submodule('0').attn_mask = torch.ones(77, 77)
+    root.half(); torch.jit.script(root).save(tmp_path/'ViT-B-32.pt')
+    net = clip_model(dim=96, depth=2, patch=32, n_shared=64, n_tokens=49408//8)
+    assert len(load_weights(net, tmp_path/'ViT-B-32.pt')) == len(shapes) == len(net.state_dict())
+    assert torch.equal(net.visual.proj, root.visual.proj.float()) and torch.equal(net.text.token_embedding.weight, root.token_embedding.weight.float())
 
 
 @torch.no_grad()

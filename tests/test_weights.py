@@ -119,7 +119,27 @@ def legacy(path, pickled, keys=('0',), storages=(struct.pack('4f', 1, 2, 3, 4),)
     return path
 
 
-@pytest.mark.parametrize('form', [zipped, legacy])
+def module(state, name='Net'):
+    "A TorchScript module with parts, on the stack"
+    return glob(f'__torch__.net {name}')+b')\x81'+state+b'b'
+
+
+def scripted(path, pickled):
+    "The same as parts of a TorchScript module"
+    return zipped(path, b'\x80\x02'+module(pickled[2:-1])+b'.', {'0': struct.pack('4f', 1, 2, 3, 4)})
+
+
+def test_parts_of_modules(tmp_path):
+    inner = module(b'}'+text('w1')+good+b's')
+    assert {*read_state(scripted(tmp_path/'a.pt', state(good, inner)))} == {'w0', 'w1.w1'}
+    tied = state(good, inner[:-1]+b'bq\x09', b'h\x09')
+    with pytest.raises(WeightsError, match='w2 is the same module as another'): read_state(scripted(tmp_path/'b.pt', tied))
+    endless = b'\x80\x02'+glob('__torch__.net Net')+b')\x81q\x09}'+text('w0')+b'h\x09sb.'
+    with pytest.raises(WeightsError, match='w0 is the same module as another'): read_state(zipped(tmp_path/'c.pt', endless))
+    with pytest.raises(WeightsError, match='no state dict'): read_state(zipped(tmp_path/'d.pt', b'\x80\x02'+module(b'}')+b'.'))
+
+
+@pytest.mark.parametrize('form', [zipped, legacy, scripted])
 @pytest.mark.parametrize('name', attacks)
 def test_evil_files_are_refused(name, form, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -33,6 +33,10 @@ class Inert:
     def extend(self, values): pass
     def add(self, value): pass
 
+class _Module(Inert):
+    "Stands for a module of a TorchScript archive: all that is known of it are its parts by their names"
+    parts = None
+
 # %% ../../nbs/io/weights.ipynb #86f0df43
 class _Storage(NamedTuple):
     "Numbers in a file, all of one kind"
@@ -116,6 +120,7 @@ class _Reader(pickle._Unpickler):
         "What a name becomes"
         full = f'{module}.{name}'
         if _tools.match(full): raise ValueError(f'it asks for {full}, which could run a program: do not use it anywhere')
+        if module.startswith('__torch__'): return _Module
         number = getattr(torch, name, None) if module == 'torch' else None
         return number if isinstance(number, torch.dtype) else _known.get(full, Inert)
 
@@ -126,7 +131,11 @@ class _Reader(pickle._Unpickler):
             raise ValueError('it holds numbers of a kind that is not known')
         return self.storages.setdefault(key, _Storage(key, dtype, n))
 
-    def load_build(self): self.stack.pop()               # the state of an object: what is inert needs none
+    def load_build(self):
+        "The state of an object: what is inert needs none"
+        state = self.stack.pop()
+        if type(self.stack[-1]) is _Module and type(state) is dict: self.stack[-1].parts = state
+
     def load_setitem(self): _check_keys(self.stack[-2:-1]); super().load_setitem()
     def load_setitems(self): _check_keys(self.stack[::2]); super().load_setitems()
     def load_dict(self): _check_keys(self.stack[::2]); super().load_dict()
@@ -143,7 +152,6 @@ def _check_zip(z, size):
     "The place of the pickle in an archive that is what it says; `size`: bytes of the file"
     names = [m.filename for m in z.infolist()]
     heads = [n for n in names if n.rpartition('/')[2] == 'data.pkl']
-    if any(n.endswith('constants.pkl') for n in names): raise ValueError('it is a TorchScript program: torch.save the state_dict() of it')
     if len(heads) != 1 or len({*names}) < len(names): raise ValueError('it is a zip file, but not one of torch.save')
     if (total := sum(m.file_size for m in z.infolist())) > 4*size+1e6: raise ValueError(f'{size/1e6:.1f} MB would become {total/1e6:.0f} MB')
     root = heads[0].removesuffix('data.pkl')
@@ -156,12 +164,24 @@ def _zip_bytes(z, root, storage):
     if z.getinfo(name).file_size != storage.size: raise ValueError(f'{name} has {z.getinfo(name).file_size} bytes where {storage.size} are needed')
     return bytearray(z.read(name))
 
+def _script_state(module, prefix='', seen=None):
+    "The tensors of a TorchScript module by the names that they have in its state dict"
+    seen, state = set() if seen is None else seen, {}
+    if id(module) in seen: raise ValueError(f'{prefix[:-1]} is the same module as another: torch.save the state_dict() of it')
+    seen.add(id(module))
+    for name, part in (module.parts or {}).items():
+        if isinstance(part, _Module): state |= _script_state(part, f'{prefix}{name}.', seen)
+        elif isinstance(part, _Entry): state[f'{prefix}{name}'] = part
+    return state
+
+# %% ../../nbs/io/weights.ipynb #60b682d3
 @contextmanager
 def _open_zip(path):
-    "What a zip of `torch.save` holds, and a function that reads a storage"
+    "What a zip of `torch.save` or `torch.jit.save` holds, and a function that reads a storage"
     with zipfile.ZipFile(path) as z:
         root = _check_zip(z, path.stat().st_size)
-        yield _Reader(BytesIO(z.read(f'{root}data.pkl'))).load(), partial(_zip_bytes, z, root)
+        content = _Reader(BytesIO(z.read(f'{root}data.pkl'))).load()
+        yield _script_state(content) if isinstance(content, _Module) else content, partial(_zip_bytes, z, root)
 
 # %% ../../nbs/io/weights.ipynb #3374161e
 _magic = 0x1950a86a20f9469cfc6c

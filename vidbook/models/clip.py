@@ -116,7 +116,7 @@ class ClipModel(nn.Module):
 # %% ../../nbs/models/clip.ipynb #08aa913c
 clip_block_keys = [(r'transformer\.resblocks\.', 'blocks.'), (r'\.ln_([123])\.', r'.norm\1.'), (r'\.attn\.in_proj_', '.attn.qkv.'),
                    (r'\.attn\.out_proj\.', '.attn.proj.'), (r'\.mlp\.c_fc\.', '.mlp.fc1.'), (r'\.mlp\.c_proj\.', '.mlp.fc2.')]
-clip_keys = ([(r'^module\.', ''), (r'^(input_resolution|context_length|vocab_size)$', None),
+clip_keys = ([(r'^module\.', ''), (r'^(input_resolution|context_length|vocab_size)$|\.attn_mask$', None),
               (r'^(transformer|token_embedding|positional_embedding|ln_final|text_projection)', r'text.\1')]+clip_block_keys,)
 
 # %% ../../nbs/models/clip.ipynb #6dc44a80
@@ -139,5 +139,5 @@ def clip_b16(**kw): return clip_model(**kw)
 def clip_l14(**kw): return clip_model(**{**dict(dim=1024, depth=24, patch=14, n_shared=768), **kw})
 
 def clip_slim(**kw):
-    "CLIP in small, for pictures of 64 pixels: 0.4 M parameters"
+    "CLIP in small, for pictures of 64 pixels: 0.8 M parameters"
     return clip_model(**{**dict(dim=64, depth=2, size=64, n_shared=64, n_tokens=1000), **kw})
