@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Attention', 'Mlp', 'DropPath', 'drop_rates', 'TransformerBlock', 'init_transformer', 'sinusoid_positions',
-           'resize_positions']
+           'axial_positions', 'resize_positions']
 
 # %% ../../nbs/layers/attention.ipynb #f3d4dbdb
 import torch
@@ -110,13 +110,26 @@ def init_transformer(
 # %% ../../nbs/layers/attention.ipynb #9db6b8e0
 def sinusoid_positions(
     n:int, # Tokens
-    dim:int # Channels
+    dim:int, # Channels
+    slowest:float=10_000. # The longest wave is 2 pi times so many tokens
 )->torch.Tensor: # `(1, n, dim)`
-    "Sines in the even channels, cosines in the odd ones, wavelengths from 2 pi to 20,000 pi"
-    speed = 10_000**(-(torch.arange(dim, dtype=torch.float64)//2*2)/dim)
+    "Sines in the even channels, cosines in the odd ones, wavelengths from 2 pi tokens up"
+    speed = slowest**(-(torch.arange(dim, dtype=torch.float64)//2*2)/dim)
     angle = torch.arange(n, dtype=torch.float64)[:, None]*speed
     return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos()).float()[None]
 
+def axial_positions(
+    grid:tuple, # Cells along each axis
+    dim:int, # Channels; the axes share them
+    slowest:float=10_000. # See `sinusoid_positions`
+)->torch.Tensor: # `(1, N, dim)`
+    "Sinusoids of each axis of a grid, in channels of its own"
+    share = dim//len(grid)//2*2
+    tables = [sinusoid_positions(n, dim-share*(len(grid)-1) if axis == 0 else share, slowest)[0] for axis, n in enumerate(grid)]
+    places = torch.meshgrid(*map(torch.arange, grid), indexing='ij')
+    return torch.cat([table[i] for table, i in zip(tables, places)], -1).flatten(0, -2)[None]
+
+# %% ../../nbs/layers/attention.ipynb #c693c1a9
 def resize_positions(
     table:torch.Tensor, # `(1, n, dim)`: one row per cell of a grid
     old:tuple, # The grid: `(T, h, w)` or `(h, w)`

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers.attention import TransformerBlock, init_transformer, sinusoid_positions
+from ..layers.attention import TransformerBlock, init_transformer
 from .videomae import videomae_slim_sizes
 from .vit import VisionTransformer, hf_block_keys, stacked_qkv
 
@@ -97,7 +97,7 @@ class MaskedAutoencoder(nn.Module):
         self.cube, self.grid, c_in = self.backbone.patch_embed.cube, self.backbone.grid, self.backbone.patch_embed.projection.in_channels
         self.encoder_to_decoder, self.mask_token = nn.Linear(self.backbone.nf, decoder_dim, bias=False), nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.decoder = PixelDecoder(decoder_dim, decoder_depth, max(1, decoder_dim//64), c_in*torch.Size(self.cube).numel())
-        self.register_buffer('pos_embed', sinusoid_positions(torch.Size(self.grid).numel(), decoder_dim), persistent=False)
+        self.register_buffer('pos_embed', self.backbone.sinusoids(decoder_dim), persistent=False)
         init_transformer(self)
         nn.init.trunc_normal_(self.mask_token, std=.02)
 

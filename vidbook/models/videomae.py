@@ -34,7 +34,7 @@ def videomae_s(n_out=400, **kw): return videomae(n_out, **{**dict(dim=384, n_hea
 def videomae_b(n_out=400, **kw): return videomae(n_out, **kw)
 def videomae_l(n_out=400, **kw): return videomae(n_out, **{**dict(dim=1024, depth=24, n_heads=16), **kw})
 
-videomae_slim_sizes = dict(dim=128, depth=4, n_heads=4, n_frames=8, size=64, patch=8)
+videomae_slim_sizes = dict(dim=128, depth=4, n_heads=4, n_frames=8, size=64, patch=8, axial=30.)
 
 def videomae_slim(n_out=400, **kw):
     "VideoMAE in small, for 8 frames of 64 pixels and a CPU: 0.9 M parameters"

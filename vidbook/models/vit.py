@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import nn
 
-from ..layers.attention import TransformerBlock, drop_rates, init_transformer, resize_positions, sinusoid_positions
+from ..layers.attention import TransformerBlock, axial_positions, drop_rates, init_transformer, resize_positions, sinusoid_positions
 from .core import Places
 
 # %% ../../nbs/models/vit.ipynb #26c4c204
@@ -53,11 +53,13 @@ class VisionTransformer(nn.Module):
         dropout:float=0., # Of its two parts
         drop_path:float=0., # Share of the samples for which the last block is left out in training; less for the first ones
         pool:bool=True, # Give the mean of the tokens?
-        norm:bool=True # A norm at the end?
+        norm:bool=True, # A norm at the end?
+        axial:float=None # Tell time, row and column apart, see `axial_positions`: its `slowest`; None: number all cubes in one line
     ):
         super().__init__()
         h, w = (size, size) if isinstance(size, int) else size
         self.nf, self.n_frames, self.grid, self.pool = dim, n_frames, (n_frames//tubelet, h//patch, w//patch), pool
+        self.axial = axial
         self.patch_embed = CubeEmbed(dim, (tubelet, patch, patch), c_in)
         self.blocks = nn.ModuleList([TransformerBlock(dim, n_heads, mlp_ratio, self.bias, dropout, drop_path=rate)
                                      for rate in drop_rates(drop_path, depth)])
@@ -65,7 +67,11 @@ class VisionTransformer(nn.Module):
         self.make_positions(dim)
         init_transformer(self)
 
-    def make_positions(self, dim): self.register_buffer('pos_embed', sinusoid_positions(prod(self.grid), dim), persistent=False)
+    def sinusoids(self, dim):
+        "Where the cubes are, `(1, N, dim)`, for this body or a decoder"
+        return sinusoid_positions(prod(self.grid), dim) if self.axial is None else axial_positions(self.grid, dim, self.axial)
+
+    def make_positions(self, dim): self.register_buffer('pos_embed', self.sinusoids(dim), persistent=False)
 
     def positions(self, grid): return self.pos_embed if grid == self.grid else resize_positions(self.pos_embed, self.grid, grid)
 
