@@ -44,6 +44,7 @@ def test_published(name):
     p = got.preset
     assert state_of(p) == state_of(want)
     for o in ('sample', 'views', 'average', 'short_side', 'labels', *(['size'] if want.fit else [])): assert getattr(p, o) == getattr(want, o), o
+    assert p.spec_kw == want.spec_kw
     assert (p.test_sample or p.sample) == (want.test_sample or want.sample) and (p.test_size or p.size) == (want.test_size or want.size)
     for a, b in zip(p.mean+p.std, want.mean+want.std): assert abs(a-b) < 1e-3
     assert set(got.report.status) <= {'no effect', 'not used', 'differs', 'unresolved'} and not (got.report.status == 'unresolved').any()
@@ -92,6 +93,17 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
     net = import_mmaction(own, tmp_path/'epoch_50.pth', labels=('a', 'b', 'c')).preset.model(pretrained=True)
     assert torch.equal(net.head.fc_cls.weight, state['cls_head.fc_cls.weight'])
     with pytest.raises(ConfigError, match='2 class names for 3 classes'): import_mmaction(own, labels=('a', 'b'))
+
+
+def test_what_comes_several_times(tmp_path):
+    "Repeated augmentation is taken over; what repeats otherwise is told"
+    own, base = tmp_path/'own.py', f'_base_ = {str(folder/"mvit_small.py")!r}\n'
+    inner = "dict(type='RepeatAugDataset', num_repeats=3)"
+    own.write_text(base+f"train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=10, dataset={inner}))\n")
+    got = import_mmaction(own)
+    told = got.report[got.report.status == 'differs'].set_index('where').value
+    assert told['train_dataloader.dataset.times'] == '10' and 'train_dataloader.dataset.sample_once' in told
+    assert got.preset.clip_spec().repeats == 3 and got.preset.clip_spec().train_pipeline().repeats == 3
 
 
 def test_nothing_is_executed(tmp_path, monkeypatch):

@@ -84,22 +84,27 @@ class ClipTransform(Transform):
         return self.train if split_idx == 0 else self.test
 
     def __call__(self, x, split_idx=None):
+        "What becomes of `x`, or a tuple of several such if the specification says `repeats`"
         video, *rest = x if isinstance(x, tuple) else (x,)
-        item = self._read(video, split_idx)
+        made = [(item.clip, *self._follow(item, rest)) if isinstance(x, tuple) else item.clip for item in self._read(video, split_idx)]
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def _follow(self, item, rest):
+        "Labels of a mirrored clip, and boxes where the pictures went"
         if item.flipped and self.swap: rest = map(self.swap, rest)
-        rest = [o.follow(item) if hasattr(o, 'follow') else o for o in rest]             # boxes go where the pictures went
-        return (item.clip, *rest) if isinstance(x, tuple) else item.clip
+        return [o.follow(item) if hasattr(o, 'follow') else o for o in rest]
 
     def _read(self, video, split_idx):
-        "The item of `video`; fastai's word for leaving it out if it is broken and `on_error` says so"
+        "The items of `video`; fastai's word for leaving it out if it is broken and `on_error` says so"
         try:
-            with self.watch.reading(video): item = self.pipeline(split_idx).run(video)
+            with self.watch.reading(video): items = self.pipeline(split_idx).items(video)
         except MediaError as e:
             if self.on_error == 'raise': raise
             self.watch.tell(video, 'left out', e.why)
             raise SkipItemException from e
-        if item.salvaged is not None: self.watch.tell(video, 'salvaged', f'of {item.salvaged} frames only those before the damage can be used')
-        return item
+        broken = items[0].salvaged
+        if broken is not None: self.watch.tell(video, 'salvaged', f'of {broken} frames only those before the damage can be used')
+        return items
 
 # %% ../../nbs/data/block.ipynb #86ba26a0
 class VideoDL(PassDL):
@@ -135,6 +140,7 @@ class VideoDL(PassDL):
         "Batches of what could be read; None where a batch has lost all its clips, so that the order stays"
         for chunk in chunked(samps, self.bs, self.drop_last):
             items = [o for o in map(self.do_item, chunk) if o is not None]
+            if self.repeats > 1: items = [o for several in items for o in several]
             yield self.do_batch(items) if items else None
 
     def __iter__(self):
@@ -152,6 +158,11 @@ class VideoDL(PassDL):
 
     @property
     def spec(self): return self.clips.spec
+
+    @property
+    def repeats(self):
+        "Clips of a batch for each of its videos"
+        return self.clips.pipeline(self.after_item.split_idx).repeats
 
 # %% ../../nbs/data/block.ipynb #5b9a63d3
 @patch

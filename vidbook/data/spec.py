@@ -76,11 +76,13 @@ class ClipSpec:
     reader:str='auto' # As in `open_video`
     quality:str='exact' # 'fast': training frames are cut before they become RGB, and differ by a grey level or so; tests are always exact
     stack:bool=False # Optical flow: the pairs of a clip become its channels, the clips of `sample` the segments
+    repeats:int=1 # Repeated augmentation: training clips of each video of a batch, of the same frames
     clip_type,cropped = TensorVideo,True # What comes out; are tests cut from the frames?
 
     def __post_init__(self):
         for k in ('size', 'test_size', 'mean', 'std', 'train_tfms', 'flip_pairs'): object.__setattr__(self, k, _plain(getattr(self, k)))
         _check_tfms(self.train_tfms)
+        if self.repeats < 1: raise ValueError(f'ClipSpec: repeats={self.repeats}; give 1 or more clips of a video.')
         if self.quality not in ('exact', 'fast'): raise ValueError(f'ClipSpec: quality={self.quality!r}; choose exact or fast.')
         if self.cropped and max(as_wh(self.seen)) > self.short_side:
             raise ValueError(f'ClipSpec: a crop of {self.seen} does not fit into frames with a short side of {self.short_side}; raise short_side.')
@@ -109,7 +111,8 @@ class ClipSpec:
 def _between(spec, sampling, stages, media, views=1, test=False):
     "The pipeline that opens, samples, does `stages` and hands over"
     stack = (StackFlow(sampling.clip.n),) if spec.stack else ()
-    return ClipPipeline((OpenVideo(spec.reader, *media), SampleFrames(sampling.with_clips(views), test), *stages, *stack, ToVideo()))
+    stages = OpenVideo(spec.reader, *media), SampleFrames(sampling.with_clips(views), test), *stages, *stack, ToVideo()
+    return ClipPipeline(stages, 1 if test else spec.repeats)
 
 def _stage(name, kwargs, size):
     "The stage `name`, at `size` if it has one and `kwargs` do not say"

@@ -10,7 +10,7 @@ __all__ = ['Stage', 'OpenVideo', 'SampleFrames', 'DecodeFrames', 'Geometry', 'Cr
 # %% ../../nbs/data/transforms.ipynb #fb814401
 import os
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import cv2
@@ -174,10 +174,17 @@ class ToVideo:
 
 Stage = namedtuple('Stage', 'stage data ms bytes')
 
+def _do(stages, item, watch=None):
+    for stage in stages:
+        start = perf_counter()
+        stage(item)
+        if watch: watch(stage, item, perf_counter()-start)
+
 @dataclass(frozen=True)
 class ClipPipeline:
     "Stages in a row: called with a video, it gives a uint8 `TensorVideo`"
     stages:tuple
+    repeats:int=1 # How many items `items` makes of a video
 
     def __call__(self, video, rng=None)->TensorVideo: return self.run(video, rng).clip
 
@@ -187,14 +194,18 @@ class ClipPipeline:
         watch=None, # Called with (stage, item, seconds) after each stage
     )->Item:
         "The item with all that became of it"
+        return replace(self, repeats=1).items(video, rng, watch)[0]
+
+    def items(self, video, rng=None, watch=None)->list:
+        "`repeats` items of the same frames: what comes behind their choice is done for each anew, but for decoding that comes first of it"
         item = Item(video, rng or global_rng())
+        n = next((i for i,o in enumerate(self.stages) if not isinstance(o, (OpenVideo, SampleFrames, DecodeFrames))), 0)
         try:
-            for stage in self.stages:
-                start = perf_counter()
-                stage(item)
-                if watch: watch(stage, item, perf_counter()-start)
+            _do(self.stages[:n], item, watch)
+            made = [item, *(replace(item, moves=[*item.moves]) for _ in range(self.repeats-1))]
+            for o in made: _do(self.stages[n:], o, watch)
         finally: item.close()
-        return item
+        return made
 
     def trace(self, video, rng=None)->list:
         "One `Stage` (stage, data, ms, bytes) for each stage: what it made, its time and its size"

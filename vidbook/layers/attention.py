@@ -98,11 +98,11 @@ class TransformerBlock(nn.Module):
 
 def init_transformer(
     model:nn.Module, # Changed in place
-    std:float=.02 # Of linear layers
+    std:float=.02 # Of linear layers; None: by their width (Glorot and Bengio 2010), as masked autoencoders begin
 ): # The model
     "Linear layers near zero without bias, norms as the identity; convolutions stay as PyTorch made them"
     for m in model.modules():
-        if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=std)
+        if isinstance(m, nn.Linear): nn.init.xavier_uniform_(m.weight) if std is None else nn.init.trunc_normal_(m.weight, std=std)
         elif isinstance(m, nn.LayerNorm): nn.init.ones_(m.weight)
         if isinstance(m, (nn.Linear, nn.LayerNorm)) and m.bias is not None: nn.init.zeros_(m.bias)
     return model

@@ -98,7 +98,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_to_decoder, self.mask_token = nn.Linear(self.backbone.nf, decoder_dim, bias=False), nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.decoder = PixelDecoder(decoder_dim, decoder_depth, max(1, decoder_dim//64), c_in*torch.Size(self.cube).numel())
         self.register_buffer('pos_embed', self.backbone.sinusoids(decoder_dim), persistent=False)
-        init_transformer(self)
+        init_transformer(self, std=None)
         nn.init.trunc_normal_(self.mask_token, std=.02)
 
     @staticmethod

@@ -203,12 +203,19 @@ class Imported(NamedTuple):
     config:MMConfig # What the configuration says
 
 def _loader(values, split):
-    "Pipeline and batch size of a split, 1.x or 0.x"
-    loader = values.get(f'{split}_dataloader') or {}
-    old = values.get('data') or {}
+    "Data set, how often it comes in an epoch, and batch size of a split, 1.x or 0.x"
+    loader, old, times = values.get(f'{split}_dataloader') or {}, values.get('data') or {}, 1
     data = loader.get('dataset') or old.get(split) or {}
-    while 'pipeline' not in data and isinstance(data.get('dataset'), dict): data = data['dataset']       # RepeatDataset
-    return data.get('pipeline') or values.get(f'{split}_pipeline') or [], loader.get('batch_size') or old.get('videos_per_gpu', 8)
+    while 'pipeline' not in data and isinstance(data.get('dataset'), dict): times, data = times*data.get('times', 1), data['dataset']  # RepeatDataset
+    return {'pipeline': values.get(f'{split}_pipeline') or [], **data}, times, loader.get('batch_size') or old.get('videos_per_gpu', 8)
+
+def _repeats(data, times, notes):
+    "What a `ClipSpec` has to know of clips that come several times in a batch or an epoch"
+    def note(key, value, why): notes.append(dict(where=f'train_dataloader.dataset.{key}', value=value, status='differs', why=why))
+    if times > 1: note('times', str(times), 'an epoch is one pass here: train for so many times as many')
+    if data.get('type') != 'RepeatAugDataset': return {}
+    if not data.get('sample_once'): note('sample_once', 'False', 'clips of one video are of the same frames here')
+    return dict(spec_kw=dict(repeats=data.get('num_repeats', 4)))
 
 # %% ../../nbs/presets/mmaction.ipynb #66301690
 def _average(model, two_d):
@@ -230,7 +237,8 @@ def _fields(values, path, notes):
     "The fields of a preset"
     arch, kw, n = network_of(values['model'], notes)
     two_d = '2D' in values['model'].get('type', '')
-    (train, batch), (test, _) = _loader(values, 'train'), _loader(values, 'test')
+    (data, times, batch), (tested, *_) = _loader(values, 'train'), _loader(values, 'test')
+    train, test = data['pipeline'], tested['pipeline']
     splits = ('train', train, test), ('test', test, train)                       # one may stand for both
     train, test = (_Pipeline(own or other, f'{s}_pipeline', two_d, notes if own else []) for s, own, other in splits)
     if 'sample' not in train.found: raise ConfigError(f'{path.name} has no pipeline that chooses frames: write one with SampleFrames.')
@@ -244,7 +252,7 @@ def _fields(values, path, notes):
     recipe = _optimizer(values, notes) | dict(fit=_schedule(values, notes), batch=batch, base_batch=base or 8*batch)
     start = values['model'].get('backbone', {}).get('pretrained')
     if start: notes.append(dict(where='model.backbone.pretrained', value=str(start), status='not used', why='give weights=... to train'))
-    return dict(arch=arch, arch_kw=kw, average=_average(values['model'], two_d), **own, **size, **norm, **recipe), n
+    return dict(arch=arch, arch_kw=kw, average=_average(values['model'], two_d), **own, **size, **norm, **recipe, **_repeats(data, times, notes)), n
 
 # %% ../../nbs/presets/mmaction.ipynb #2f4ccc22
 def import_mmaction(

@@ -33,12 +33,13 @@ _rules = Rule('norm', wd=0), Rule('bias', wd=0)
 _kinetics, _something = _changes('rand', 'crop', 'flip'), _changes('crop', 'rand')
 _plain = Preset('', mvit_small, Sampling(Clip(16, 4)), 'kinetics400', views=Views(5, 1), short_side=224, mean=(114.75,)*3, std=(57.375,)*3,
                 train_tfms=_kinetics, batch=8, base_lr=1.6e-3, base_batch=256, weight_decay=.05, clip_grad=1., opt='AdamW',
-                opt_kw=dict(betas=(.9, .999)), rules=_rules, loss_kw=dict(label_smoothing=.1), fit=_wave(200, 30, .01, 230), paper=_paper)
+                opt_kw=dict(betas=(.9, .999)), rules=_rules, loss_kw=dict(label_smoothing=.1), fit=_wave(200, 30, .01, 230), paper=_paper,
+                spec_kw=dict(repeats=2))
 
 # %% ../../nbs/presets/mvit.ipynb #eb5984d4
 def _uniform(n): return Sampling(Clip(n), 'uniform')
 
-_st = _plain.but(labels='sthv2', sample=_uniform(32), views=Views(1, 3), train_tfms=_something, base_batch=64, clip_grad=None, rules=(),
+_st = _plain.but(labels='sthv2', sample=_uniform(32), views=Views(1, 3), train_tfms=_something, base_batch=64, clip_grad=None, rules=(), spec_kw={},
                  fit=_wave(100, 30, .1, 100))
 _st_small = _st.but(sample=_uniform(16), train_tfms=_changes('crop', 'rand', blend=False), mean=(123.675, 116.28, 103.53),
                     std=(58.395, 57.12, 57.375), rules=_rules, fit=_wave(100, 30, .1, 130),
