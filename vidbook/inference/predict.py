@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -32,26 +33,37 @@ from ..learner.classify import is_multi_label
 from ..utils import VidbookError
 
 # %% ../../nbs/inference/predict.ipynb #70ee12d8
+def _marked(frames, box):
+    "Frames with a rectangle around what is meant"
+    if box is None: return frames
+    frames, (h, w) = np.array(frames), frames.shape[1:3]
+    x1, y1, x2, y2 = (np.asarray(box, float)*[w, h, w, h]).round().astype(int).tolist()
+    for frame in frames: cv2.rectangle(frame, (x1, y1), (x2, y2), (213, 94, 0), max(1, w//80))
+    return frames
+
+# %% ../../nbs/inference/predict.ipynb #4e8aa94c
 def video_strip(
     video, # Path, `VideoFile`, or frames as uint8 (n, H, W, 3)
     n:int=8, # Frames, spread over the video
     height:int=64, # Of a frame, in pixels
+    box=None, # x1, y1, x2, y2 (0-1): what is meant
 )->np.ndarray: # uint8 (h, w, 3)
     "Some frames of a video side by side"
     with open_pictures(video) as reader:
         frames = reader.frames(np.linspace(0, len(reader)-1, n).round().astype(int), short_side=height)
-    return contact_sheet(frames, n=n, height=height)
+    return contact_sheet(_marked(frames, box), n=n, height=height)
 
 def video_preview(
     video, # Path, `VideoFile`, or frames as uint8 (n, H, W, 3)
     max_side:int=160, # Of the picture, in pixels
     seconds:float=3, # Longest duration
+    box=None, # As in `video_strip`
 )->bytes: # mp4 that browsers play
     "The start of a video, small"
     with open_pictures(video) as reader:
         fps, n = reader.fps, min(len(reader), max(1, round(seconds*reader.fps)))
         frames = reader.frames(np.arange(n), short_side=max_side)
-    return encode_preview(frames, fps, max_side=max_side, max_seconds=seconds)
+    return encode_preview(_marked(frames, box), fps, max_side=max_side, max_seconds=seconds)
 
 # %% ../../nbs/inference/predict.ipynb #be0398c8
 @dataclass(frozen=True, repr=False)

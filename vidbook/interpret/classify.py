@@ -134,6 +134,10 @@ def caption(
 
 def _video(preds, row): return table_x(row, preds.table.attrs.get('root', '.'))
 
+def _box(row):
+    "Which person a row is about, if it is one of several"
+    return row[['x1', 'y1', 'x2', 'y2']].to_numpy(float) if 'x1' in row else None
+
 def preview(
     preds:Predictions, # What a model said
     row:pd.Series, # Row of `preds.table`
@@ -141,7 +145,7 @@ def preview(
     seconds:float=3, # Longest duration
 )->bytes: # mp4 that browsers play
     "The start of a video, small"
-    return video_preview(_video(preds, row), max_side, seconds)
+    return video_preview(_video(preds, row), max_side, seconds, _box(row))
 
 # %% ../../nbs/interpret/classify.ipynb #e59de1de
 def plot_strips(
@@ -152,7 +156,7 @@ def plot_strips(
 ):
     "Videos as strips of frames with their captions; returns the figure"
     rows = [row for _, row in rows.iterrows()]
-    sheets = [video_strip(_video(preds, row), n, height) for row in rows]
+    sheets = [video_strip(_video(preds, row), n, height, _box(row)) for row in rows]
     size = sheets[0].shape[1]/72, sum(s.shape[0]+22 for s in sheets)/72
     fig, axs = plt.subplots(len(sheets), 1, figsize=size, dpi=72, squeeze=False, layout='constrained')
     for ax, sheet, row in zip(axs.flat, sheets, rows):
