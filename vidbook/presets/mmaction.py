@@ -207,7 +207,8 @@ def _loader(values, split):
     loader, old, times = values.get(f'{split}_dataloader') or {}, values.get('data') or {}, 1
     data = loader.get('dataset') or old.get(split) or {}
     while 'pipeline' not in data and isinstance(data.get('dataset'), dict): times, data = times*data.get('times', 1), data['dataset']  # RepeatDataset
-    return {'pipeline': values.get(f'{split}_pipeline') or [], **data}, times, loader.get('batch_size') or old.get('videos_per_gpu', 8)
+    pipeline = data.get('pipeline') or values.get(f'{split}_pipeline') or []
+    return data|dict(pipeline=pipeline), times, loader.get('batch_size') or old.get('videos_per_gpu', 8)
 
 def _repeats(data, times, notes):
     "What a `ClipSpec` has to know of clips that come several times in a batch or an epoch"
