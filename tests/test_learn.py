@@ -23,6 +23,7 @@ from vidbook.learner.classify import video_learner
 from vidbook.models.tsm import tsm_slim
 from vidbook.pretrained import WeightsError
 from vidbook.utils import VidbookError, set_seed
+from vidbook.widgets.results import ResultsExplorer
 
 small = dict(size=32, bs=4, num_workers=0, train_tfms=(('RandomCrop', {}),))
 
@@ -119,6 +120,9 @@ def test_several_labels_a_video(table, tmp_path):
         learn.fit(1)
         with pytest.raises(ValueError, match="average='score'"): learn.validate(cbs=MultiView(2))
         with pytest.raises(VidbookError, match='mean_average_precision'): predictions(learn)
+        explorer = ResultsExplorer(learn)
+        assert explorer.classes.bars.table['support'].tolist() == [2]*4+[4]*2 and explorer.picture()
+        with pytest.raises(VidbookError, match='not compared one by one'): ResultsExplorer(learn, explorer.preds)
         probs, targets = learn.get_preds(cbs=MultiView(2, average='score'))
         folder = learn.export(tmp_path/'model')
         back = load_learner(folder)

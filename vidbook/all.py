@@ -186,6 +186,7 @@ from vidbook.inference.detect_video import *
 from vidbook.inference.stream import *
 from vidbook.inference.localize import *
 from vidbook.inference.poses import *
+from vidbook.interpret.several import *
 from vidbook.interpret.classify import *
 from vidbook.interpret.calibration import *
 from vidbook.interpret.compare import *

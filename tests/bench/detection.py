@@ -33,12 +33,19 @@ def make_files(folder, n=1600, seed=0):
     return len(true), len(found)
 
 
-def rows_of(path):
-    "(video, second, label) -> list of (box, last field)"
-    rows = defaultdict(list)
+def rows_of_file(path):
     with open(path) as f:
-        for r in csv.reader(f): rows[r[0], int(r[1]), int(r[6])].append(([float(v) for v in r[2:6]], float(r[7])))
-    return rows
+        for r in csv.reader(f): yield r[0], int(r[1]), *map(float, r[2:6]), int(r[6]), float(r[7])
+
+
+def rows_of_table(df): return zip(*(df[name].tolist() for name in df))
+
+
+def grouped(rows):
+    "(video, second, label) -> list of (box, last field)"
+    of = defaultdict(list)
+    for video, second, *box, label, last in rows: of[video, second, label].append((box, last))
+    return of
 
 
 def overlap(a, b):
@@ -56,7 +63,8 @@ def area(marked, n_true):
 
 
 def naive(found, true):
-    "Mean average precision, box by box, of what `rows_of` gives"
+    "Mean average precision, box by box, of rows of detections and labels"
+    found, true = grouped(found), grouped(true)
     marked, n_true, frames = defaultdict(list), defaultdict(int), {k[:2] for k in true}
     for (*_, label), rows in true.items(): n_true[label] += len(rows)
     for key, rows in found.items():
@@ -86,7 +94,7 @@ if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp); n_true, n_found = make_files(folder)
         paths = folder/'found.csv', folder/'true.csv'
-        rows, tables = [rows_of(o) for o in paths], [read_ava_csv(o, last) for o,last in zip(paths, ('score', 'entity_id'))]
+        tables = [read_ava_csv(o, last) for o,last in zip(paths, ('score', 'entity_id'))]
         print(f'{n_found:,} detections, {n_true:,} labels')
-        compare('from files', lambda: naive(*map(rows_of, paths)), lambda: ava_map(*paths, names)['overall'])
-        compare('from tables', lambda: naive(*rows), lambda: ava_map(*tables, names)['overall'])
+        compare('from files', lambda: naive(*map(rows_of_file, paths)), lambda: ava_map(*paths, names)['overall'])
+        compare('from tables', lambda: naive(*map(rows_of_table, tables)), lambda: ava_map(*tables, names)['overall'])

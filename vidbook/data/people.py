@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BoxRow', 'TensorBoxes', 'TensorBoxLabels', 'FrameBoxes', 'BoxLabels', 'BoxesDL', 'BoxesBlock', 'BoxLabelsBlock',
-           'DetectSpec', 'DetectDataLoaders', 'show_boxes', 'judged_frames']
+           'DetectSpec', 'many_hot', 'DetectDataLoaders', 'show_boxes', 'judged_frames']
 
 # %% ../../nbs/data/people.ipynb #c9bec009
 from collections import namedtuple
@@ -107,13 +107,21 @@ class DetectSpec(ClipSpec):
 _bending = 'RandAugment', 'TrivialAugment', 'AugMix', 'AutoAugment', 'Blend'
 
 # %% ../../nbs/data/people.ipynb #d75690ee
-BoxRow = namedtuple('BoxRow', 'id video boxes labels')
-
-def _many_hot(names, vocab, first):
-    "One row for each box; `first` columns come before the classes"
+def many_hot(
+    names, # A list of labels for each box
+    vocab, # All labels
+    where:str='boxes', # What an error is about
+    first:int=0, # Columns before those of the labels
+)->np.ndarray: # (n, first + labels), 0 and 1
+    "Which labels each box has"
+    odd = [o for own in names for o in own if o not in vocab]
+    if odd: raise TableError(f'{where}: the label {odd[0]!r} is none of the {len(vocab)} classes; add it to the classes, or correct it.')
     hot = np.zeros((len(names), first+len(vocab)), np.float32)
     for row,own in zip(hot, names): row[[first+vocab.index(o) for o in own]] = 1
     return hot
+
+# %% ../../nbs/data/people.ipynb #4279231b
+BoxRow = namedtuple('BoxRow', 'id video boxes labels')
 
 def _box_row(row, df, vocab, background, mirrored):
     "A key frame, checked"
@@ -121,9 +129,7 @@ def _box_row(row, df, vocab, background, mirrored):
     boxes = check_boxes(row['boxes'], where)
     names = row['box_labels']
     if len(boxes) != len(names): raise TableError(f'{where}: {len(boxes)} boxes have {len(names)} lists of labels; give one for each.')
-    odd = [o for own in names for o in own if o not in vocab]
-    if odd: raise TableError(f'{where}: the label {odd[0]!r} is none of the {len(vocab)} classes; add it to the classes, or correct it.')
-    labels = BoxLabels(boxes, _many_hot(names, vocab, int(background)), mirrored)
+    labels = BoxLabels(boxes, many_hot(names, vocab, where, int(background)), mirrored)
     return BoxRow(row['id'], table_x(row, df.attrs['root']), FrameBoxes(boxes), labels)
 
 def _mirrored(vocab, pairs, first):

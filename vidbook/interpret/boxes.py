@@ -7,21 +7,19 @@ __all__ = ['box_predictions']
 
 # %% ../../nbs/interpret/boxes.ipynb #1ef1343c
 import numpy as np
+import pandas as pd
 
+from ..data.people import many_hot
 from ..inference.evaluate import Predictions
 from ..learner.detect import judged_boxes
-from ..utils import VidbookError
 
 # %% ../../nbs/interpret/boxes.ipynb #5c438b61
 def _labelled(df):
     "A row for each box of some key frames"
     rows = df.loc[df.index.repeat(df['boxes'].map(len))]
-    names, at = [o for own in df['box_labels'] for o in own], rows['at'].to_numpy(float)
+    names, at = [list(o) for own in df['box_labels'] for o in own], rows['at'].to_numpy(float)
     rows = rows.drop(columns=['boxes', 'box_labels', 'label', 'proposals', 'entities', 'at'], errors='ignore')
-    odd = next((i for i,o in enumerate(names) if len(o) != 1), None)
-    if odd is not None: raise VidbookError(f'key frame {rows["id"].iloc[odd]}: a box has {len(names[odd])} labels, and one can be looked at; '
-                                           'detection_results measures boxes with several.')
-    return rows.assign(id=rows['id']+' '+rows.groupby('id').cumcount().add(1).astype(str), label=[o[0] for o in names],
+    return rows.assign(id=rows['id']+' '+rows.groupby('id').cumcount().add(1).astype(str), label=pd.Series(names, rows.index, dtype=object),
                        start=np.maximum(at-1, 0), end=at+1).reset_index(drop=True)
 
 def box_predictions(
@@ -30,8 +28,10 @@ def box_predictions(
 )->Predictions: # A row for each box, with x1, y1, x2, y2 (0-1)
     "What a network says of each true box"
     df = learn.dls.table[learn.dls.table['split'] == 'valid'] if table is None else table
-    rows = _labelled(df.reset_index(drop=True))
+    rows, vocab = _labelled(df.reset_index(drop=True)), learn.dls.vocab
     _, places, scores = judged_boxes(learn, df)
     rows[['x1', 'y1', 'x2', 'y2']] = places
     rows.attrs = df.attrs
-    return Predictions.of(rows, scores/scores.sum(1, keepdims=True).clip(1e-12), None, learn.dls.vocab)
+    hot = many_hot(rows['label'], vocab, 'a key frame')
+    if (hot.sum(1) != 1).any(): return Predictions.of(rows, scores, None, vocab, hot)
+    return Predictions.of(rows.assign(label=rows['label'].str[0]), scores/scores.sum(1, keepdims=True).clip(1e-12), None, vocab)

@@ -23,6 +23,7 @@ from ..io.write import video_html
 from ..learner.classify import is_multi_label
 from ..metrics.recognition import confusion_matrix
 from ..utils import VidbookError
+from .several import nothing
 
 # %% ../../nbs/interpret/classify.ipynb #22c72724
 def predictions(
@@ -34,7 +35,8 @@ def predictions(
 )->Predictions:
     "Let a learner predict every sample of a loader, one class for each"
     if is_multi_label(learn):
-        raise VidbookError('several labels a video: evaluate(learn).metrics() has their mean_average_precision, in place of predictions')
+        raise VidbookError('several labels a video: evaluate(learn).metrics() has their mean_average_precision; '
+                           'label_by_label(evaluate(learn)) and ResultsExplorer(learn) look at each label by itself')
     return evaluate(learn, dl, views, average, cbs=cbs)
 
 def save_predictions(
@@ -68,7 +70,8 @@ def per_class(
 )->pd.DataFrame: # One row a class: support (samples), precision, recall, f1; NaN where there is nothing to divide by
     "How well each class is recognised"
     counts = confusion(preds); hits, support, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return pd.DataFrame(dict(support=support, precision=hits/said, recall=hits/support, f1=2*hits/(said+support)))
+    table = pd.DataFrame(dict(support=support, precision=hits/said, recall=hits/support, f1=2*hits/(said+support)))
+    return table.drop(index=nothing, errors='ignore')
 
 # %% ../../nbs/interpret/classify.ipynb #44918802
 def most_confused(

@@ -12,11 +12,15 @@ import pandas as pd
 
 from ..inference.evaluate import Predictions
 from .classify import per_class, right_colour, wrong_colour
+from .several import nothing
 from ..utils import VidbookError
 
 # %% ../../nbs/interpret/compare.ipynb #578a0155
 def _same_samples(preds, other):
     "The rows of `other` in the order of those of `preds`"
+    if nothing in preds.vocab:
+        raise VidbookError('which rows label_by_label gives depends on what was said, so that they are not compared one by one; '
+                           'compare per_class of both, or their metrics')
     theirs, ids = other.table.set_index('id'), preds.table['id']
     missing = ids[~ids.isin(theirs.index)]
     if len(missing):

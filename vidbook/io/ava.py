@@ -25,7 +25,8 @@ def _raw(file, names):
     file = Path(file)
     if not file.is_file(): raise BoxesError(f'{file} is {what_is(file)}; give the path of a csv file.')
     names = [*names, 'too_many']
-    kw = dict(header=None, index_col=False, dtype={'video': str}, skip_blank_lines=False, keep_default_na=False, skipinitialspace=True)
+    kw = dict(header=None, index_col=False, dtype={'video': str}, skip_blank_lines=False, keep_default_na=False, skipinitialspace=True,
+              low_memory=False)                                                         # else a column has several types in a long file
     try: df = pd.read_csv(file, names=names, na_values=[''], **kw)
     except (pd.errors.ParserError, UnicodeDecodeError) as e: raise BoxesError(f'{file} is no such csv ({str(e).strip()}); mend it.') from e
     df.index += 1

@@ -20,25 +20,25 @@ def boxes_iou(
 )->np.ndarray: # (...), 0-1
     "Intersection over union, box by box"
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    both = np.maximum(high-low, 0).prod(-1)
-    union = (a[..., 2:]-a[..., :2]).prod(-1)+(b[..., 2:]-b[..., :2]).prod(-1)-both
+    both, of_a, of_b = (o[..., 0]*o[..., 1] for o in (np.maximum(high-low, 0), a[..., 2:]-a[..., :2], b[..., 2:]-b[..., :2]))
+    union = of_a+of_b-both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 # %% ../../nbs/metrics/detection.ipynb #ad6771f7
 def _pairs(groups, true_groups):
     "Numbers of detections and of true boxes, for every pair of the same group; those of a detection stand together"
-    order = np.argsort(true_groups, kind='stable')
-    first, last = (np.searchsorted(true_groups[order], groups, side) for side in ('left', 'right'))
-    n = last-first
-    within = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
-    return np.repeat(np.arange(len(groups)), n), order[np.repeat(first, n)+within]
+    true_numbers, numbers = np.split(pd.factorize(np.concatenate([true_groups, groups]))[0], [len(true_groups)])
+    size = np.bincount(true_numbers, minlength=numbers.max(initial=0)+1)
+    order, n = np.argsort(true_numbers, kind='stable'), size[numbers]
+    first = (np.cumsum(size)-size)[numbers]-(np.cumsum(n)-n)                            # so that counting all pairs counts from here
+    return np.repeat(np.arange(len(groups)), n), order[np.repeat(first, n)+np.arange(n.sum())]
 
 def _best(found, true, overlap):
     "Of each detection the pair with the largest overlap, the first of equal ones"
     starts = np.flatnonzero(np.diff(found, prepend=-1))
     peak = np.repeat(np.maximum.reduceat(overlap, starts), np.diff(starts, append=len(found)))
     at = np.flatnonzero(overlap == peak)
-    at = at[np.unique(found[at], return_index=True)[1]]
+    at = at[np.flatnonzero(np.diff(found[at], prepend=-1))]
     return found[at], true[at], overlap[at]
 
 # %% ../../nbs/metrics/detection.ipynb #962eea78
@@ -88,9 +88,9 @@ def _labels(label_map, classes):
     if odd := sorted(set(classes) - set(names)): raise BoxesError(f'classes: there is no label {odd[0]} in the label map; it has {sorted(names)}.')
     return np.array(sorted(set(classes)))
 
-def _arrays(df, frames, labels):
-    "Group and box of each row, as the published evaluation keeps them: in single precision"
-    return frames*(labels.max()+1)+df.label.to_numpy(), df[['x1', 'y1', 'x2', 'y2']].to_numpy(np.float32)
+def _arrays(df, frames, kept, n):
+    "Group and box of the rows that are kept, as the published evaluation has them: in single precision. Labels are below `n`"
+    return (frames*n+df.label.to_numpy())[kept], np.stack([df[o].to_numpy(np.float32)[kept] for o in ('x1', 'y1', 'x2', 'y2')], 1)
 
 # %% ../../nbs/metrics/detection.ipynb #d45dd2b9
 def ava_average_precision(
@@ -105,16 +105,16 @@ def ava_average_precision(
     "Frame-level average precision of AVA"
     labels = _labels(label_map, classes)
     found, true = _table(detections, read_ava_csv, 'score'), _table(ground_truth, read_ava_csv, 'entity_id')
-    found, true = (o[np.isin(o.label.to_numpy(), labels)] for o in (found, true))
     if 'entity_id' in true: true = true.sort_values('entity_id', ascending=False, kind='stable')        # the protocol reads it as a score
-    n_true = true.label.value_counts()
-    no_frame = pd.DataFrame(columns=['video', 'timestamp'])
-    frames, true_frames, out = _frames(found, true, no_frame if excluded is None else _table(excluded, read_exclusions))
-    kept, true_kept = ~np.isin(frames, out), ~np.isin(true_frames, out)
-    if ignore_empty_frames: kept &= np.isin(frames, true_frames)
-    found, scores = found[kept], found.score.to_numpy(np.float32)[kept]
-    hits = match_boxes(*_arrays(found, frames[kept], labels), scores, *_arrays(true[true_kept], true_frames[true_kept], labels), iou)
-    of_label = found.groupby('label').indices
+    n_true = true.label.value_counts().to_dict()
+    frames, true_frames, out = _frames(found, true, true[:0] if excluded is None else _table(excluded, read_exclusions))
+    kept, true_kept = np.isin(found.label, labels), np.isin(true.label, labels)
+    if ignore_empty_frames: kept &= np.isin(frames, true_frames[true_kept])
+    kept, true_kept = kept & ~np.isin(frames, out), true_kept & ~np.isin(true_frames, out)
+    label, scores = found.label.to_numpy()[kept], found.score.to_numpy(np.float32)[kept]
+    n = labels.max()+1
+    hits = match_boxes(*_arrays(found, frames, kept, n), scores, *_arrays(true, true_frames, true_kept, n), iou)
+    of_label = {k: np.flatnonzero(label == k) for k in np.unique(label)}
     return pd.Series({k: voc_average_precision(scores[rows], hits[rows], n_true.get(k, 0)) for k,rows in of_label.items()}, dtype=float)
 
 # %% ../../nbs/metrics/detection.ipynb #fdaab48b

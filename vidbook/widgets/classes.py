@@ -17,7 +17,9 @@ import pandas as pd
 from fastcore.basics import patch
 from IPython.display import display
 
-from ..interpret.classify import Predictions, confusion, per_class, plot_confusion, plot_per_class, predictions, right_colour, wrong_colour
+from ..inference.evaluate import Predictions, evaluate
+from ..interpret.classify import confusion, per_class, plot_confusion, plot_per_class, right_colour, wrong_colour
+from ..interpret.several import label_by_label
 from ..utils import VidbookError
 from .core import enable_widgets, in_row, in_turn, menu
 
@@ -167,13 +169,11 @@ def _paint(self:ConfusionGrid, button, count, label, pred):
 # %% ../../nbs/widgets/classes.ipynb #4d80b3f9
 def as_predictions(
     source, # `Predictions`, or a learner, which then predicts its validation set
-)->Predictions: # Of videos with one class each
+)->Predictions: # Rows with one class each
     "What a viewer of results was given"
-    preds = source if isinstance(source, Predictions) else predictions(source)
-    if 'correct' not in preds.table:
-        raise VidbookError('these predictions have several labels a video, or are those of single views: '
-                           "preds.metrics() measures the former, preds.averaged('prob') averages the latter")
-    return preds
+    preds = source if isinstance(source, Predictions) else evaluate(source)
+    if preds.scores.ndim == 3: raise VidbookError("these predictions are those of single views: preds.averaged('prob') averages them")
+    return preds if 'correct' in preds.table else label_by_label(preds)
 
 class PerClassResults:
     "How well each class is recognised, and what it is taken for"
