@@ -85,7 +85,7 @@ def seconds(f, n):
 
 
 def compare(title, slow, fast):
-    (a, slow), (b, fast) = seconds(slow, 2), seconds(fast, 7)
+    (a, slow), (b, fast) = seconds(slow, 5), seconds(fast, 15)
     assert abs(a-b) < 1e-4, (a, b)
     print(f'{title}: {b:.4f}; box by box {1000*slow:.0f} ms, vidbook {1000*fast:.0f} ms, {slow/fast:.1f} times as fast')
 

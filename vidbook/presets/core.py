@@ -78,7 +78,7 @@ class Preset:
     stack:bool=False # Optical flow: the pairs of a segment become its channels
     spec_kw:dict = field(default_factory=dict) # Further arguments of what `clip_spec` gives
     flip_pairs:tuple=None # Classes that a flip exchanges; None: those whose names differ by left and right
-    batch:int=16 # Clips of a batch on one device
+    batch:int=16 # Videos of a batch on one device; each gives `repeats` clips, see `ClipSpec`
     base_lr:float=0.01 # Learning rate ...
     base_batch:int=128 # ... for this many clips in a step; it scales with them
     weight_decay:float=1e-4
