@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -107,6 +108,16 @@ def test_a_process_damaged_from_outside_costs_no_item():
 def test_nothing_is_left_after_the_block():
     with KillableExecutor(2) as executor: pids = set(executor.map(_pid_after_nap, range(6)))
     assert len(pids) == 2 and all(gone(p, .5) for p in pids)
+
+
+def test_a_generator_that_is_left_behind_waits_for_no_thread(monkeypatch):
+    "An error elsewhere leaves it to the garbage collection, which may run where a new thread begins: whoever joined one there would wait for ever"
+    done = map_files(_pid_after_nap, range(100), workers=2, progress=False)
+    pids = {next(done).result for _ in range(20)}
+    joined = []
+    monkeypatch.setattr(threading.Thread, 'join', lambda self, timeout=None: joined.append(self))
+    done.close()
+    assert joined == [] and all(map(gone, pids))
 
 
 def _pid_after_nap(_):

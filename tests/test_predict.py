@@ -72,6 +72,14 @@ def test_an_address_that_is_not_there(predict, address):
     with pytest.warns(UserWarning, match='1 of 2 videos were left out'): assert len(predict.many([address+'.avi', address], 'skip', progress=False)) == 1
 
 
+def test_an_error_leaves_no_threads_behind(predict, video, tmp_path):
+    "Its traceback may be kept for long, as notebooks do; what reads ahead must not live as long"
+    (tmp_path/'broken.mp4').write_bytes(b'no video')
+    before = set(threading.enumerate())
+    with pytest.raises(Exception, match='broken.mp4') as kept: predict.many([video, tmp_path/'broken.mp4', *[video]*8], workers=2, progress=False)
+    assert kept.value is not None and set(threading.enumerate()) <= before
+
+
 def resident():
     "MB of memory that this process has"
     try: return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e6

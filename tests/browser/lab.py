@@ -1,12 +1,14 @@
 "JupyterLab on this machine's loopback in a headless Chromium: notebooks are opened, run and used as by hand"
-import os, re, secrets, shutil, socket, subprocess, sys, time
+import os, re, secrets, shutil, signal, socket, subprocess, sys, time
 from base64 import b64decode
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import nbformat
 import numpy as np
+import psutil
+from playwright.sync_api import Error
 
 from project import root
 from render import skipped
@@ -47,7 +49,7 @@ class Server:
         (folder/'settings'/'overrides.json').write_text(overrides, encoding='utf-8')
         self.port, own = free_port(), {f'JUPYTER_{o}_DIR': str(folder/o.lower()) for o in ('CONFIG', 'DATA', 'RUNTIME')}
         env = {**os.environ, **own, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore::FutureWarning', 'JUPYTER_TOKEN': self.token,
-               'PYTHONPATH': str(root), 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
+               'PYTHONPATH': str(root), 'PYTHONFAULTHANDLER': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
         env.pop('MPLBACKEND', None)                                       # the notebook's own, as a user has it
         words = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}', '--ServerApp.port_retries=0',
                  f'--ServerApp.root_dir={self.notebooks}', f'--LabApp.app_settings_dir={folder/"settings"}',
@@ -67,6 +69,14 @@ class Server:
     def tracebacks(self):
         "What went wrong in the server and, outside of cells, in its kernels"
         return re.findall(r'Traceback \(most recent call last\)[\s\S]*?\n\S*(?:Error|Exception)\b.*', self.log.read_text())
+
+    def stacks(self):
+        "End all kernels and their processes; where each of their threads was"
+        start = self.log.stat().st_size
+        for o in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess): o.send_signal(signal.SIGABRT)
+            time.sleep(.5)                                                # one after the other: all write into one file
+        with self.log.open() as f: f.seek(start); return '\n'.join(o[:300] for o in f.read().splitlines())
 
     def close(self):
         self.process.terminate()                                          # takes its kernels along
@@ -96,6 +106,14 @@ class Lab:
     def ask(self, method, address):
         "An answer of the server's REST interface"
         return self.page.request.fetch(f'http://127.0.0.1:{self.server.port}/api/{address}', method=method, headers=dict(Authorization=f'token {self.server.token}'))
+
+    def work(self, script, given=None, seconds=300):
+        "What `script`, JavaScript that waits for a kernel, makes of `given`; kernels that take too long end and say where they were"
+        limit = 'new Promise((_, no) => setTimeout(() => no(new Error("the kernel takes too long")), ms))'
+        try: return self.page.evaluate(f'([given, ms]) => Promise.race([({script})(given), {limit}])', [given, seconds*1000])
+        except Error as e:
+            if 'the kernel takes too long' not in e.message: raise
+            raise TimeoutError(f'{given}: not within {seconds} s\n{self.server.stacks()}') from None
 
     def start_kernel(self): return self.ask('POST', 'kernels').json()['id']
 
@@ -139,7 +157,7 @@ class Notebook:
     "A notebook in the page, on the kernel that serves all or on one of its own, which ends with it"
     def __init__(self, lab, path, kernel=None):
         self.lab, self.page, self.kernel = lab, lab.page, kernel
-        self.page.evaluate('''async ([path, id]) => {
+        lab.work('''async ([path, id]) => {
             const panel = await jupyterapp.commands.execute('docmanager:open', {path, kernel: {id}});
             await panel.revealed; await panel.sessionContext.ready;
             panel.sessionContext.iopubMessage.connect((_, o) => {
@@ -157,7 +175,7 @@ class Notebook:
         "Cells that ended in an error, with it"
         return [f'{o["source"]}\n{e["ename"]}: {e["evalue"]}' for o in self.cells() for e in o.get('outputs', ()) if e['output_type'] == 'error']
 
-    def command(self, name): return self.page.evaluate("name => jupyterapp.commands.execute(`notebook:${name}`).then(o => o !== false)", name)
+    def command(self, name): return self.lab.work("name => jupyterapp.commands.execute(`notebook:${name}`).then(o => o !== false)", name)
 
     def show(self, code):
         "Run `code` in a new last cell; its outputs"
@@ -175,7 +193,7 @@ class Notebook:
 
     def restart(self):
         "Another kernel under the same notebook, run to the end"
-        self.page.evaluate("async () => { const o = jupyterapp.shell.currentWidget.sessionContext; await o.restartKernel(); await o.session.kernel.info }")
+        self.lab.work("async () => { const o = jupyterapp.shell.currentWidget.sessionContext; await o.restartKernel(); await o.session.kernel.info }")
         assert self.command('run-all-cells'), f'after the restart: {self.lab.troubles()}'
 
     def outputs(self): return self.element.locator('.jp-OutputArea-output')

@@ -1,6 +1,7 @@
 "The scrubber: drag, step, play"
 import pytest
 
+from lab import Lab, Server
 from vidbook.io.write import frame_number
 
 
@@ -35,3 +36,15 @@ def test_play(lab, scrubber):
     play.focus(); lab.page.keyboard.press('Space')
     lab.until(lambda: frame_number(scrubber.pixels()) >= 3, 'space plays')
     lab.page.keyboard.press('Space')
+
+
+def test_a_kernel_that_hangs_is_ended_and_says_where(browser, artifacts, tmp_path):
+    "Nobody waits for ever, as the tests did for a thread that never came"
+    server = Server(tmp_path)
+    try:
+        lab = Lab(server, browser, artifacts)
+        lab.notebook('hang', 'import time\ndef for_long(): time.sleep(600)')
+        last = "jupyterapp.shell.currentWidget.content.model.sharedModel.cells[0]"
+        hang = f"name => {{ {last}.setSource({last}.source+'\\nfor_long()'); return jupyterapp.commands.execute(`notebook:${{name}}`) }}"
+        with pytest.raises(TimeoutError, match='(?s)run-all-cells: not within 5 s.*for_long'): lab.work(hang, 'run-all-cells', 5)
+    finally: server.close()

@@ -7,7 +7,8 @@ __all__ = ['Watch', 'named_error', 'name_signals', 'naming', 'WorkerLoader']
 
 # %% ../../nbs/data/workers.ipynb #1188e98c
 import json, multiprocessing, os, re, signal, threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from time import time
 from traceback import clear_frames
 
@@ -103,8 +104,9 @@ def name_signals():
 
 # %% ../../nbs/data/workers.ipynb #3f24463d
 def _end_late(watch, over):
-    "Kill the workers of this process that read one video for too long, until the event `over`"
-    while not over.wait(min(1, watch.limit/4)):
+    "Kill the workers of this process that read one video for too long, until something is in the queue `over`"
+    while True:
+        with suppress(Empty): return over.get(timeout=min(1, watch.limit/4))
         late = {pid for pid,(seconds,_) in watch.now().items() if seconds >= watch.limit}
         for worker in multiprocessing.active_children():
             if worker.pid in late: worker.kill()
@@ -114,7 +116,7 @@ def naming(
     watch:Watch, # Of a loader that iterates
 ):
     "Workers that die or hang end in an error that names their video, while the block runs"
-    over = threading.Event()
+    over = SimpleQueue()                                 # which can be told from a garbage collection, whatever its thread is doing
     if watch.limit: threading.Thread(target=_end_late, args=(watch, over), daemon=True).start()
     _watches.append(watch)
     try: yield
@@ -123,7 +125,7 @@ def naming(
         named = named_error(e, watch)
         if named is e: raise
         raise named from e
-    finally: over.set(); _watches.remove(watch)
+    finally: over.put(True); _watches.remove(watch)
 
 # %% ../../nbs/data/workers.ipynb #3b3e4d8d
 class WorkerLoader(_FakeLoader):

@@ -7,8 +7,8 @@ __all__ = ['video_strip', 'video_preview', 'Prediction', 'Predictor', 'predictio
 
 # %% ../../nbs/inference/predict.ipynb #4d6e75e4
 import warnings
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..callbacks.multiview import average_views
 from ..data.skeleton_draw import open_pictures
 from ..data.spec import Views
 from ..io.packets import MediaError
-from ..io.pool import with_bar, cpus
+from ..io.pool import cpus, with_bar
 from ..io.remote import RemoteError
 from ..io.write import contact_sheet, encode_preview, video_html
 from ..learner.checkpoint import check_task, load_network
@@ -180,14 +180,20 @@ def __call__(self:Predictor,
     return Prediction(_array(video), self.probs_of(self.scores(video)), self.vocab)
 
 # %% ../../nbs/inference/predict.ipynb #c63a4be2
-def _ahead(function, items, workers):
-    "Pairs of an item and the future of `function(item)`, in order, begun a little before they are asked for"
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > 2*workers: yield waiting.popleft()
-        while waiting: yield waiting.popleft()
+def _ahead(pool, function, items, n):
+    "Pairs of an item and the future of `function(item)`, in order, begun up to `n` items before they are asked for"
+    waiting = []
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > n: yield waiting.pop(0)
+    yield from waiting
+
+@contextmanager
+def _reading_ahead(function, items, workers):
+    "Such pairs while the block runs; it ends the threads, as a generator that an error leaves behind may be closed wherever garbage is collected"
+    pool = ThreadPoolExecutor(workers)
+    try: yield _ahead(pool, function, items, 2*workers)
+    finally: pool.shutdown(cancel_futures=True)
 
 def _read(pairs, on_error, bad):
     "Pairs of a video and its views; broken ones go to `bad` if `on_error` is 'skip'"
@@ -226,8 +232,8 @@ def many(self:Predictor,
     "Predict many videos"
     if on_error not in ('raise', 'skip'): raise VidbookError(f"on_error={on_error!r}: give 'raise' or 'skip'; to salvage give it to the Predictor")
     videos, bad = list(videos), []
-    pairs = with_bar(_ahead(self.views, videos, workers or min(8, cpus())), len(videos), progress)
-    found = list(self.answers(_read(pairs, on_error, bad)))
+    with _reading_ahead(self.views, videos, workers or min(8, cpus())) as pairs:
+        found = list(self.answers(_read(with_bar(pairs, len(videos), progress), on_error, bad)))
     if bad: warnings.warn(f'{len(bad)} of {len(videos)} videos were left out: {" ".join(map(str, bad[:5]))}')
     return found
 

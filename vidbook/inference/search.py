@@ -20,7 +20,7 @@ from ..data.captions import caption_videos
 from ..data.puppet_files import write_text
 from ..data.table import read_text, table_x
 from ..data.text import tokenizer_of
-from .predict import _ahead, _array, _as_views
+from .predict import _array, _as_views, _reading_ahead
 from ..io.pool import cpus, with_bar
 from ..learner.checkpoint import load_network
 from ..utils import VidbookError, atomic_path
@@ -128,11 +128,10 @@ class Retriever:
 
     def views(self, video): return _as_views(self.pipeline(_array(video)))[:1]
 
-    def _batches(self, videos, bs, progress):
-        "Clips of videos as the network takes them"
-        device = next(self.model.parameters()).device
-        read = (future.result() for _,future in with_bar(_ahead(self.views, videos, min(8, cpus())), len(videos), progress))
-        while group := list(islice(read, bs)): yield self.normalize(torch.cat(group).to(device)).as_subclass(torch.Tensor)
+    def _batches(self, clips, bs):
+        "Clips as the network takes them"
+        device, left = next(self.model.parameters()).device, iter(clips)
+        while group := list(islice(left, bs)): yield self.normalize(torch.cat(group).to(device)).as_subclass(torch.Tensor)
 
     def index(self,
         table, # Table of clips, or of captions, whose videos are looked at once; its paths start from `table.attrs['root']`
@@ -142,7 +141,9 @@ class Retriever:
         "The index of a table's clips"
         rows = table.iloc[caption_videos(table)[0]]
         videos = [table_x(o, table.attrs.get('root', '.')) for o in rows.to_dict('records')]
-        return ClipIndex(encode_clips(self.model, self._batches(videos, bs, progress)), rows)
+        with _reading_ahead(self.views, videos, min(8, cpus())) as pairs:
+            clips = (future.result() for _,future in with_bar(pairs, len(videos), progress))
+            return ClipIndex(encode_clips(self.model, self._batches(clips, bs)), rows)
 
     def by_text(self, index, sentence:str, k:int=5)->pd.DataFrame: # As `ClipIndex.by_text`
         return index.by_text(sentence, self.model, self.tokenizer, k)
@@ -153,4 +154,4 @@ class Retriever:
         k:int=5 # Rows at most
     )->pd.DataFrame:
         "The clips that are most like a video, which need not be in the index"
-        return index.search(encode_clips(self.model, self._batches([video], 1, False))[0], k)
+        return index.search(encode_clips(self.model, self._batches([self.views(video)], 1))[0], k)

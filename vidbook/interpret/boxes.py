@@ -32,6 +32,6 @@ def box_predictions(
     _, places, scores = judged_boxes(learn, df)
     rows[['x1', 'y1', 'x2', 'y2']] = places
     rows.attrs = df.attrs
-    hot = many_hot(rows['label'], vocab, 'a key frame')
+    hot = np.concatenate([many_hot([], vocab), *(many_hot([own], vocab, id) for id,own in zip(rows['id'], rows['label']))])
     if (hot.sum(1) != 1).any(): return Predictions.of(rows, scores, None, vocab, hot)
     return Predictions.of(rows.assign(label=rows['label'].str[0]), scores/scores.sum(1, keepdims=True).clip(1e-12), None, vocab)

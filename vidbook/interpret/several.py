@@ -7,6 +7,7 @@ __all__ = ['nothing', 'label_by_label']
 
 # %% ../../nbs/interpret/several.ipynb #d7d550ae
 import numpy as np
+from scipy.special import expit
 
 from ..inference.evaluate import Predictions
 from ..utils import VidbookError
@@ -20,7 +21,7 @@ def _probs(preds, threshold):
         raise VidbookError('labels are looked at one by one where a clip may have several, and one row of scores; '
                            'give averaged predictions of such a task')
     if not 0 < threshold < 1: raise VidbookError(f'threshold={threshold}: give a probability between 0 and 1')
-    p = preds.scores if preds.average == 'prob' else 1/(1+np.exp(-preds.scores))
+    p = preds.scores if preds.average == 'prob' else expit(preds.scores)
     return p*(1-threshold)/(p*(1-threshold)+(1-p)*threshold)
 
 def label_by_label(

@@ -179,27 +179,34 @@ class KillableExecutor(ThreadPoolExecutor):
         worker, start = self._worker(fresh), monotonic()
         answer = worker.ask(call, limit)
         self.busy.discard(worker)
-        if answer: self.idle.append(worker); return _result(answer)
+        if answer:
+            self.idle.append(worker)
+            if self.killed: self._end_idle()
+            return _result(answer)
         late, status = limit and monotonic() - start >= limit, worker.end(5)
         if self.killed: raise PoolError(item, 'it was stopped')
         if late: raise PoolError(item, f'it took longer than {limit:g} s')
         if worker.calls > 1: return self._call(call, item, limit, fresh=True)
         raise PoolError(item, _how(status))
 
+    def _end_idle(self):
+        with suppress(IndexError):                              # several threads may do this at once
+            while True: self.idle.pop().end()
+
     def shutdown(self, wait=True, *, cancel_futures=False):
         super().shutdown(wait, cancel_futures=cancel_futures)
-        while wait and self.idle: self.idle.pop().end()
+        if wait or self.killed: self._end_idle()
 
-    def kill(self):
-        "Stop at once: nothing waits and nothing runs any more"
+    def kill(self, wait:bool=True): # Also for the threads that served the processes
+        "Stop at once: nothing runs any more"
         self.killed = True
         super().shutdown(False, cancel_futures=True)
         for worker in [*self.busy]: worker.process.kill()
-        self.shutdown()
+        self.shutdown(wait)
 
     def __exit__(self, kind, *args):
-        if kind: self.kill()                                    # such as Ctrl-C: do not wait for what runs
-        return super().__exit__(kind, *args)
+        if kind: self.kill(wait=kind is not GeneratorExit)      # such as Ctrl-C: do not wait for what runs
+        else: self.shutdown()
 
 # %% ../../nbs/io/pool.ipynb #55c4b9f4
 class Done(NamedTuple):
