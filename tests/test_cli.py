@@ -1,9 +1,11 @@
 "Commands as a shell starts them: help for each, a doctor that looks at broken installations"
-import json, subprocess, sys
+import json, re, shlex, subprocess, sys
 
 import pytest
 
+from project import root
 from vidbook.cli.core import commands, find_command, main, parse
+from vidbook.cli.prepare import _command, _function
 
 
 @pytest.mark.parametrize('name', commands)
@@ -64,3 +66,29 @@ def test_a_selftest_that_stands_still_ends_and_says_where(tmp_path, capsys):
     assert not run_step([sys.executable, 'main.py'], 'passed', tmp_path, limit=5)
     told = capsys.readouterr().out
     assert 'child.py", line 3 in stand' in told and 'main.py", line 2' in told
+
+
+def documented():
+    "Command lines in the notebooks' texts, with the notebook that has them"
+    for file in sorted((root/'nbs').rglob('*.ipynb')):
+        for cell in json.loads(file.read_text(encoding='utf-8'))['cells']:
+            text = ''.join(cell['source']).replace('\\\n', ' ') if cell['cell_type'] == 'markdown' else ''
+            for block in re.findall(r'```\w*\n(.*?)```', text, re.S): yield from ((file.stem, line) for line in block.splitlines() if line.startswith('vidbook '))
+            yield from ((file.stem, line) for line in re.findall(r'`(vidbook [^`\n]*)`', text))
+
+
+def test_command_lines_of_the_notebooks_can_be_typed(capsys):
+    "Their words fit the command that they name"
+    seen = []
+    for name, line in documented():
+        command, *words = shlex.split(line, comments=True)[1:]
+        if not {command, *words}.isdisjoint(('--help', '...', 'WHAT', 'COMMAND')): continue
+        function = None
+        if command == 'prepare' and words: function, works_through = _function(words.pop(0)); function = _command(function) if works_through else function
+        if not words: continue                                                # the text only names the command
+        try: parse(function or find_command(command), words, line)
+        except SystemExit:
+            told = capsys.readouterr().err
+            assert 'arguments are required' in told, f'{name}: {line}: {told}'       # `vidbook launch --dry-run` in a sentence
+        seen.append(line)
+    assert len(seen) > 30

@@ -97,7 +97,7 @@ class OpenSkeleton:
     def __call__(self, item):
         name = 'skeletons' if isinstance(item.video, Skeleton) else os.fspath(item.video)
         try: skeleton = item.video if isinstance(item.video, Skeleton) else read_skeleton(name)
-        except SkeletonError as e: raise MediaError(name, str(e).rstrip('.'), 'make it again') from e
+        except SkeletonError as e: raise MediaError(name, str(e).removeprefix(f'{name} is ').rstrip('.'), 'make it again') from e
         n, layout = skeleton.points.shape[2], layout_of(self.layout)
         if n != len(layout):
             fits = [o.name for o in layouts.values() if len(o) == n]

@@ -175,6 +175,7 @@ def _load(file):
     if file.suffix == '.parquet' and file.is_file():
         lazy_import('pyarrow')
         return pd.read_parquet(file)
+    if file.suffix in ('.pkl', '.npz'): raise TableError(f'{file} is no table; of the skeletons of a data set, `vidbook prepare unpack` makes one.')
     texts = {k: str for k in ('id', 'video', 'label', 'split', 'source', 'template')}
     try: df = pd.read_csv(StringIO(read_text(file)), dtype=texts, keep_default_na=False, na_values=[''])
     except ValueError as e: raise TableError(f'{file} is no csv table ({str(e).strip()}); mend it, or save it again.') from e

@@ -9,7 +9,7 @@ __all__ = ['SkeletonError', 'read_pickle', 'read_annotations', 'save_annotations
 import json, math, mmap, pickle, re
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -179,6 +179,8 @@ def read_skeleton(
     path, # .npz of `save_skeleton`
 )->Skeleton:
     "The skeletons of one video"
+    if Path(path).is_file() and not is_zipfile(path):
+        raise SkeletonError(f'{path} is no file of skeletons (.npz): make one with `vidbook prepare skeleton`, or `unpack` for a data set.')
     try:
         with np.load(path, allow_pickle=False) as f:
             points, scores, size = f['points'].astype(np.float32), f['scores'].astype(np.float32), tuple(f['size'].tolist())
