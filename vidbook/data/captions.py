@@ -46,14 +46,25 @@ def _caption_table(pairs, file, root, split):
     df.attrs['root'] = str(root or Path(file).parent)
     return df
 
+def _is_set(content):
+    "Does this say which files belong together?"
+    return isinstance(content, dict) and {'train'} <= content.keys() <= {'videos', 'train', 'valid', 'test'} and str(content['train']).endswith('.json')
+
 def read_captions(
-    file, # JSON: sentences by video, or a list of video and caption
+    file, # JSON: sentences by video, a list of video and caption, or which of such files is `train`, `valid`, `test`, and where their `videos` are
     root=None, # Folder that the paths start from; the file's own folder if None
     split:str='train' # train, valid or test
 )->pd.DataFrame: # id, video, caption, split
-    "Table of a file of captions"
-    pairs = [(video, o) for where,video,captions in _pairs(file, read_json(file)) for o in _sentences(where, captions)]
-    return _caption_table(pairs, file, root, split)
+    "Table of a file of captions, or of all files of a data set"
+    content, here = read_json(file), Path(file).parent
+    if not _is_set(content):
+        pairs = [(video, o) for where,video,captions in _pairs(file, content) for o in _sentences(where, captions)]
+        return _caption_table(pairs, file, root, split)
+    root = root or here/content.get('videos', '')
+    parts = [read_captions(here/content[o], root, o) for o in ('train', 'valid', 'test') if o in content]
+    df = pd.concat(parts, ignore_index=True)
+    df.attrs = parts[0].attrs
+    return df
 
 # %% ../../nbs/data/captions.ipynb #b1b1a8f1
 def _csv_rows(file, needed):
