@@ -140,3 +140,5 @@ def test_commands(tmp_path, capsys):
     assert status == 0 and [o.split()[0] for o in text.splitlines()[-4:]] == ['loss', 'AR@1', 'AR@10', 'AR@100']
     assert said('test', tmp_path/'made', tmp_path/'parts.csv', '--workers', '0')[1].splitlines()[-3:] == text.splitlines()[-3:]
     assert 'leave --split, --views and --out away' in said(*network, '--views', '2x1')[1]
+    pd.DataFrame(rows).assign(video=[f'{o["video"]}.npy' for o in rows]).to_csv(tmp_path/'features/snippets.csv', index=False)      # as `vidbook features` leaves it
+    assert said('test', tmp_path/'made', tmp_path/'features/snippets.csv', '--workers', '0')[1].splitlines()[-3:] == text.splitlines()[-3:]

@@ -46,12 +46,14 @@ def _caption_table(pairs, file, root, split):
     df.attrs['root'] = str(root or Path(file).parent)
     return df
 
+# %% ../../nbs/data/captions.ipynb #aff1fcf3
 def _is_set(content):
     "Does this say which files belong together?"
-    return isinstance(content, dict) and {'train'} <= content.keys() <= {'videos', 'train', 'valid', 'test'} and str(content['train']).endswith('.json')
+    if not isinstance(content, dict) or not {'train'} <= content.keys() <= {'videos', 'train', 'valid', 'test'}: return False
+    return str(content['train']).endswith('.json')
 
 def read_captions(
-    file, # JSON: sentences by video, a list of video and caption, or which of such files is `train`, `valid`, `test`, and where their `videos` are
+    file, # JSON: sentences by video, a list of video and caption, or the names of such files and of their folder of `videos`
     root=None, # Folder that the paths start from; the file's own folder if None
     split:str='train' # train, valid or test
 )->pd.DataFrame: # id, video, caption, split

@@ -191,9 +191,15 @@ def snippet_file(
     raise TableError(f'neither {stem}.npy nor .csv is there: compute the features of {video}, or correct the folder.')
 
 # %% ../../nbs/data/snippets.ipynb #b0844a2e
+def _features_of(table):
+    "The folder with the features of a table: beside it, or the one that it is in, where `extract_snippets` puts both"
+    root = Path(table.attrs['root'])
+    return root/'features' if (root/'features').is_dir() else root
+
+# %% ../../nbs/data/snippets.ipynb #a324ddbd
 def snippet_loaders(
     table, # Table of segments: a DataFrame, a csv or parquet file, or JSON in ActivityNet's form
-    folder=None, # With a file of features for each video; `features` beside the table if None
+    folder=None, # With a file of features for each video; None: `features` beside the table, or the table's own folder
     spec:SnippetSpec=None, # How a file becomes features
     bs:int=16, # Videos of a batch
     num_workers:int=0, # Processes; files of features are small
@@ -201,7 +207,7 @@ def snippet_loaders(
 )->VideoDataLoaders:
     "Loaders of features (B, D, T) and segments (B, n, 2) for `train` and `valid`"
     if not isinstance(table, pd.DataFrame): table = (read_activitynet if Path(table).suffix == '.json' else read_table)(table)
-    df, folder = check_segment_table(table), folder or Path(table.attrs['root'])/'features'
+    df, folder = check_segment_table(table), folder or _features_of(table)
     rows = untrimmed_videos(df)
     splits = dict(zip(df['video'], df['split']))
     parts = [[i for i,o in enumerate(rows) if splits[o.id] == name] for name in ('train', 'valid')]

@@ -28,7 +28,7 @@ class LocalizationPreset(Preset):
 
     def data(self,
         source, # Table of segments, as `snippet_loaders` takes it
-        folder=None, # With a file of features for each video; `features` beside the table if None
+        folder=None, # With a file of features for each video; None: `features` beside the table, or the table's own folder
         **kw # For `snippet_loaders`
     ):
         "Loaders that give the features and segments of this network"
