@@ -215,7 +215,7 @@ def snippet_loaders(
     if lost: raise TableError(f"no video has the split '{lost}'; give some rows split='{lost}'.")
     rows = [o._replace(video=snippet_file(folder, o.video)) for o in rows]
     block = DataBlock((SnippetBlock(spec), SegmentsBlock()), get_x=_video, get_y=_shares, splitter=_Given(parts))
-    made = block.dataloaders(rows, bs=bs, num_workers=num_workers, **kw)
+    made = block.dataloaders(rows, bs=bs, num_workers=num_workers, **{'drop_last': len(parts[0]) >= bs, **kw})   # few videos are a batch, too
     dls = VideoDataLoaders(*made.loaders, path=made.path, device=made.device)
     dls.table, dls.vocab = df, []                                  # segments have no classes here
     return dls

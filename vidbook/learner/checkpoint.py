@@ -192,13 +192,12 @@ def no_data(
     return VideoDataLoaders(*dls.loaders, device=dls.device).new_empty()
 
 # %% ../../nbs/learner/checkpoint.ipynb #f6bc0b10
-_others = dict(localization='finds segments: use SegmentFinder(predict, ...), or go on training with localize_learner(dls, weights={})',
-               detection='says what people in boxes do: use DetectVideo(actions, people), or go on training with detect_learner(dls, weights={})',
-               people='finds people: use DetectVideo(actions, people), or go on training with people_learner(dls, weights={})',
-               retrieval='compares clips with sentences: search with Retriever(...), or go on training with retrieve_learner(dls, weights={})')
+_others = dict(localization=('finds segments: use SegmentFinder(predict, ...) or `vidbook moments`', 'localize_learner'),
+               detection=('says what people in boxes do: use DetectVideo(actions, people) or `vidbook detect`', 'detect_learner'),
+               people=('finds people: use DetectVideo(actions, people) or `vidbook detect`', 'people_learner'),
+               retrieval=('compares clips with sentences: use Retriever(...) or `vidbook search`', 'retrieve_learner'))
 
-_made_for = dict(people=('find people', 'people_learner'), detection=('say what people in boxes do', 'detect_learner'),
-                 localization=('find segments', 'localize_learner'))
+_made_for = dict(people='find people', detection='say what people in boxes do', localization='find segments')
 
 def network_for(
     folder, # As in `load_network`
@@ -206,8 +205,7 @@ def network_for(
 )->tuple: # The network, where it computes fastest, and its card
     "An exported network that was made for a task"
     model, card = load_network(folder)
-    what, maker = _made_for[task]
-    if card.task != task: raise WeightsError(f'{folder} does not {what}: give the export of a {maker}.')
+    if card.task != task: raise WeightsError(f'{folder} does not {_made_for[task]}: give the export of a {_others[task][1]}.')
     return model.to(fastai.torch_core.default_device()), card
 
 def check_task(
@@ -215,7 +213,9 @@ def check_task(
     card:ModelCard
 ):
     "Refuse a network that does not name clips, and tell what it is for"
-    if card.task in _others: raise WeightsError(f'{folder} '+_others[card.task].format(repr(str(weights_file(folder)))))
+    if card.task not in _others: return
+    use, maker = _others[card.task]
+    raise WeightsError(f'{folder} {use}, or go on training with {maker}(dls, weights={str(weights_file(folder))!r})')
 
 # %% ../../nbs/learner/checkpoint.ipynb #5f405b54
 def _some(names, k=6):
