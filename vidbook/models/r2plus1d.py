@@ -27,7 +27,9 @@ def over_space(conv, x):
 
 def over_time(conv, x):
     "What `conv`, a 3-D convolution that sees one place at a time, makes of clips: computed over time and place"
-    return F.conv2d(x.flatten(3), conv.weight[..., 0], None, (conv.stride[0], 1), (conv.padding[0], 0)).unflatten(3, x.shape[3:])
+    line = x.movedim(1, 4).flatten(2, 3).movedim(3, 1)             # (B, C, T, H*W); a plain flatten of one clip would lose that its channels lie last
+    made = F.conv2d(line, conv.weight[..., 0], None, (conv.stride[0], 1), (conv.padding[0], 0))
+    return made.movedim(1, 3).unflatten(2, x.shape[3:]).movedim(4, 1)
 
 # %% ../../nbs/models/r2plus1d.ipynb #b27059b2
 def split_width(
