@@ -4,7 +4,8 @@ Each is held against the same network of torchvision, PyTorchVideo or transforme
 (without names: `ten`; all that there are: `all`). First the outputs are compared, and the gradients that reach the clips, in double precision, as maxima of nearly equal values
 change places by rounding, and in evaluation, as batch norms over few clips enlarge what rounding leaves: if they differ, nothing is timed.
 Then both take turns; the figures are medians of a forward pass and of a training step (forward, loss, backward, SGD). With one thread it is CPU time, otherwise wall time: run it on an idle machine.
-Memory is the peak above what stands there once the network is built, the median of three processes of its own for each side. Libraries that are not installed are named and left out:
+Memory is the peak above what stands there once the network is built, the median of three processes of its own for each side, in which every tensor gets pages
+of its own: without that, the holes of glibc's heap count, too, and X3D-S takes anything from 373 to 467 MB, whoever has built it, where 345 to 351 are used. Libraries that are not installed are named and left out:
 `pip install transformers`, `pip install --no-deps pytorchvideo fvcore iopath && pip install yacs termcolor tabulate portalocker parameterized`."""
 import argparse, gc, json, os, subprocess, sys, warnings
 from collections.abc import Callable
@@ -215,8 +216,9 @@ def memory(twin, args):
 def alone(name, part, args):
     "What a process of its own measures"
     options = [f'--{o}={getattr(args, o)}' for o in ('threads', 'bs', 'repeats')]
-    threads = {f'{o}_NUM_THREADS': str(args.threads) for o in ('OMP', 'MKL')}
-    done = subprocess.run([sys.executable, '-W', 'ignore', __file__, name, f'--part={part}', *options], capture_output=True, text=True, env=os.environ | threads)
+    settings = {f'{o}_NUM_THREADS': str(args.threads) for o in ('OMP', 'MKL')}
+    if part != 'times': settings |= dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')         # tensors are mapped, and given back at once
+    done = subprocess.run([sys.executable, '-W', 'ignore', __file__, name, f'--part={part}', *options], capture_output=True, text=True, env=os.environ | settings)
     if done.returncode: raise RuntimeError(f'{name}: {(done.stderr.strip() or "ended without a word").splitlines()[-1]}')
     return json.loads(done.stdout.splitlines()[-1])
 
