@@ -27,7 +27,7 @@ names = ['one_frame', *'tsm_slim slowonly_slim r2plus1d_slim slowfast_slim x3d_s
 painter = dict(normalise=False, hide=.6, decoder_dim=128, paint=.3)
 painting = dict(n_epoch=100, lr_max=1e-3, pct_start=.05, moms=(.9, .9, .9), cbs=GradientClip(1.))
 fine_tuning = dict(n_epoch=36, lr_max=1.2e-3, pct_start=.1, cbs=GradientClip(1.))
-small = 6                                                                   # clips of VideoMAE's batches
+clips = dict.fromkeys(('mvit_slim', 'videomae_slim', 'videomae_unpainted'), 6)   # of a batch, where the recipe's are too many
 
 
 def schedule(name, epochs):
@@ -37,7 +37,7 @@ def schedule(name, epochs):
 
 def loaders(table, name):
     return VideoDataLoaders.from_table(table, clip=Clip(1, n=frames.get(name, 8)), size=recipe['size'], short_side=recipe['size'],
-                                       bs=small if name.startswith('videomae') else recipe['bs'],
+                                       bs=clips.get(name, recipe['bs']),
                                        flip_pairs=puppet_flip_pairs, cache='memory', num_workers=0, device='cuda' if torch.cuda.is_available() else 'cpu')
 
 

@@ -73,7 +73,8 @@ class SlowFast(nn.Module):
     def forward(self, x):
         slow, fast = self.slow_path.start(x[:, :, slow_frames(x.shape[2], self.alpha, self.spread)]), self.fast_path.start(x)
         for n, lateral in enumerate(self.lateral, 1):
-            slow = self.slow_path.stage(n, torch.cat([slow, lateral(fast)], 1))
+            slow = torch.cat([slow, lateral(fast)], 1)            # a name of its own would keep what is no longer needed
+            slow = self.slow_path.stage(n, slow)
             fast = self.fast_path.stage(n, fast)
         return slow, fast
 
