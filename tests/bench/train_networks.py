@@ -27,7 +27,7 @@ names = ['one_frame', *'tsm_slim slowonly_slim r2plus1d_slim slowfast_slim x3d_s
 painter = dict(normalise=False, hide=.6, decoder_dim=128, paint=.3)
 painting = dict(n_epoch=100, lr_max=1e-3, pct_start=.05, moms=(.9, .9, .9), cbs=GradientClip(1.))
 fine_tuning = dict(n_epoch=36, lr_max=1.2e-3, pct_start=.1, cbs=GradientClip(1.))
-clips = dict.fromkeys(('mvit_slim', 'videomae_slim', 'videomae_unpainted'), 6)   # of a batch, where the recipe's are too many
+clips = dict(videomae_slim=6, videomae_unpainted=6)                         # of a batch, where the recipe's are too many
 
 
 def schedule(name, epochs):
