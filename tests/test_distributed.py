@@ -112,7 +112,9 @@ def test_only_the_first_process_prints(found, root, world):
 
 # Launchers
 
-train = '''import sys
+train = '''import atexit, sys
+import torch.distributed
+atexit.register(lambda: print('talk goes on' if torch.distributed.is_initialized() else 'talk has ended'))
 from vidbook.all import VideoDataLoaders, accuracy, processes, set_seed, tsm_slim, video_learner
 set_seed(0)
 learn = video_learner(VideoDataLoaders.from_folder(sys.argv[1], size=32, bs=3, num_workers=0), tsm_slim, metrics=accuracy)
@@ -136,7 +138,7 @@ def run(command, cwd=None, **env):
     except subprocess.TimeoutExpired:
         _end(process)
         pytest.fail(f'{words}: not done within 600 s: {process.communicate()[0][-3000:]}')
-    assert process.returncode == 0, said[-3000:]
+    assert process.returncode == 0, said[-20000:]
     return said
 
 
@@ -153,7 +155,7 @@ def with_path(*folders): return dict(PATH=os.pathsep.join([*map(str, folders), s
 def test_launchers(script, root, how):
     "What the template says is run as it stands"
     said = run(launch_command(str(script), [root/'squares', script.parent/'model'], n=2, how=how), **with_path())
-    assert all(f'process {rank} 2 is done' in said for rank in range(2)) and said.count('valid_loss') == 1
+    assert all(f'process {rank} 2 is done' in said for rank in range(2)) and said.count('valid_loss') == 1 and said.count('talk has ended') == 2
     assert load_file(script.parent/'model'/'model.safetensors')
 
 

@@ -7,7 +7,7 @@ __all__ = ['LaunchError', 'process_numbers', 'join_processes', 'leave_processes'
            'function_script', 'run_job', 'run_command', 'launch']
 
 # %% ../../nbs/learner/launch.ipynb #f021f8c9
-import importlib, json, os, re, shlex, signal, socket, subprocess, sys, tempfile
+import atexit, importlib, json, os, re, shlex, signal, socket, subprocess, sys, tempfile
 from ast import literal_eval
 from collections import deque
 from dis import get_instructions
@@ -60,7 +60,14 @@ def join_processes(
     os.environ |= {k: str(v) for k,v in told.items()}                # fastai looks there, too
     for k,v in dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29500').items(): os.environ.setdefault(k, v)
     dist.init_process_group(backend, rank=rank, world_size=world, timeout=timedelta(minutes=minutes))
+    atexit.register(_leave_at_exit)
     return rank, world
+
+# %% ../../nbs/learner/launch.ipynb #2be3797e
+def _leave_at_exit():
+    "Threads of the talk end before the interpreter, which aborts when one of them wants it then; not after a failure, where they may wait"
+    import torch.distributed as dist
+    if dist.is_initialized() and not hasattr(sys, 'last_type'): dist.destroy_process_group()
 
 def leave_processes():
     "Wait for the others, and leave them"
