@@ -54,6 +54,14 @@ class _Given:
     def __init__(self, splits): self.splits = splits
     def __call__(self, items): return self.splits
 
+def _loaders_of(cls, block, rows, df, bs, **kw):
+    "Loaders of the rows of a table; fewer training rows than a batch are a batch, too"
+    few = len(block.splitter(rows)[0]) < bs
+    dls = block.dataloaders(rows, bs=bs, **dict(path=df.attrs.get('root', '.'), drop_last=not few) | kw)
+    res = cls(*dls.loaders, path=dls.path, device=dls.device)
+    for o in (res, *res.loaders): o.table = df
+    return res
+
 # %% ../../nbs/data/loaders.ipynb #785fec9d
 def _spec(vocab, spec=None, clip=None, size=None, **kw):
     "The `ClipSpec` that the arguments of `VideoDataLoaders` describe, for these classes"
@@ -164,11 +172,7 @@ class VideoDataLoaders(DataLoaders):
         clips = VideoBlock(spec, _cache(cache, spec), index, on_error, timeout)
         labels = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock((clips, labels), getters=[AttrGetter('video'), AttrGetter('label')], splitter=_Given(splits))
-        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device,
-                                drop_last=len(splits[0]) >= bs, start=start)
-        res = cls(*dls.loaders, path=dls.path, device=dls.device)
-        for o in (res, *res.loaders): o.table = df
-        return res
+        return _loaders_of(cls, block, rows, df, bs, num_workers=num_workers, device=device, start=start)
 
 # %% ../../nbs/data/loaders.ipynb #f1bfa178
 @patch(cls_method=True)

@@ -24,7 +24,7 @@ from ..core import TensorVideo, displayable
 from .ava import read_ava_set
 from .block import SwapLabels, VideoBlock, VideoDL
 from .boxes import check_boxes, clip_boxes, visible_boxes
-from .loaders import VideoDataLoaders, _Given, _spec
+from .loaders import VideoDataLoaders, _Given, _loaders_of, _spec
 from .spec import ClipSpec, Views, _between
 from .table import TableError, check_table, read_table, table_x, vocab_of
 from .transforms import DecodeFrames, Resize
@@ -166,10 +166,8 @@ class DetectDataLoaders(VideoDataLoaders):
         if not (splits[0] and splits[1]): raise TableError("the table needs rows with the split 'train' and rows with 'valid'.")
         block = DataBlock((VideoBlock(spec, on_error=on_error), BoxesBlock, BoxLabelsBlock), n_inp=2,
                           getters=[AttrGetter(o) for o in ('video', 'boxes', 'labels')], splitter=_Given([o for o in splits if o]))
-        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, val_bs=test_bs, num_workers=num_workers, device=device, start=start,
-                                drop_last=len(splits[0]) >= bs)
-        res = cls(*dls.loaders, path=dls.path, device=dls.device)
-        for o in (res, *res.loaders): o.table, o.vocab, o.c, o.background = df, vocab, len(vocab)+int(background), background
+        res = _loaders_of(cls, block, rows, df, bs, val_bs=test_bs, num_workers=num_workers, device=device, start=start)
+        for o in (res, *res.loaders): o.vocab, o.c, o.background = vocab, len(vocab)+int(background), background
         return res
 
     def test_dl(self,

@@ -22,7 +22,7 @@ from fastai.torch_core import TensorBase
 from fasttransform import ItemTransform
 
 from .block import VideoBlock
-from .loaders import VideoDataLoaders, _Given
+from .loaders import VideoDataLoaders, _Given, _loaders_of
 from .segments import check_segment_table, read_activitynet, segment_shares, untrimmed_videos
 from .spec import Views
 from .table import TableError, read_table
@@ -215,7 +215,6 @@ def snippet_loaders(
     if lost: raise TableError(f"no video has the split '{lost}'; give some rows split='{lost}'.")
     rows = [o._replace(video=snippet_file(folder, o.video)) for o in rows]
     block = DataBlock((SnippetBlock(spec), SegmentsBlock()), get_x=_video, get_y=_shares, splitter=_Given(parts))
-    made = block.dataloaders(rows, bs=bs, num_workers=num_workers, **{'drop_last': len(parts[0]) >= bs, **kw})   # few videos are a batch, too
-    dls = VideoDataLoaders(*made.loaders, path=made.path, device=made.device)
-    dls.table, dls.vocab = df, []                                  # segments have no classes here
+    dls = _loaders_of(VideoDataLoaders, block, rows, df, bs, num_workers=num_workers, **kw)
+    dls.vocab = []                                                 # segments have no classes here
     return dls

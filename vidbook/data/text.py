@@ -23,7 +23,7 @@ from IPython.display import display
 
 from .block import VideoBlock, VideoDL
 from .captions import caption_videos, check_captions, read_captions
-from .loaders import VideoDataLoaders, _cache, _check_quarantine, _Given, _index, _spec, _warn_if_short
+from .loaders import VideoDataLoaders, _cache, _check_quarantine, _Given, _index, _loaders_of, _spec, _warn_if_short
 from .show import players, show_clips, strips
 from .spec import ClipSpec
 from .table import TableError, _load, table_x
@@ -216,9 +216,6 @@ class CaptionDataLoaders(VideoDataLoaders):
         clips, numbers = VideoBlock(spec, _cache(cache, spec), index, on_error, timeout), TransformBlock(type_tfms=[VideoNumber()])
         getters = [AttrGetter(o) for o in ('video', 'caption', 'number')]
         block = DataBlock((clips, TextBlock(tokenizer), numbers), dl_type=CaptionDL, getters=getters, splitter=_Given(splits))
-        dls = block.dataloaders(rows, path=df.attrs['root'], bs=bs, num_workers=num_workers, device=device,
-                                drop_last=len(splits[0]) >= bs, start=start)
-        res = cls(*dls.loaders, path=dls.path, device=dls.device)
+        res = _loaders_of(cls, block, rows, df, bs, num_workers=num_workers, device=device, start=start)
         res.tokenizer = tokenizer or ClipTokenizer()
-        for o in (res, *res.loaders): o.table = df
         return res
