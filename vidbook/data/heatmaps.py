@@ -26,9 +26,10 @@ def _columns(first, n):
 
 def _distance(a, d, x, y):
     "Squared distance of (x, y) from strokes that start at `a` and go by `d`"
-    x, y = x-a[:, :1], y-a[:, 1:]
-    along = ((x*d[:, :1]+y*d[:, 1:])/d.square().sum(1, keepdim=True).clamp_min(1e-12)).clamp_(0, 1)
-    return (x-along*d[:, :1]).square_().add_((y-along*d[:, 1:]).square_())
+    (x, y), (dx, dy) = (x-a[:, :1], y-a[:, 1:]), d.split(1, 1)
+    length = d.square().sum(1, keepdim=True).clamp_min(1e-12)
+    along = torch.addcmul(x*dx/length, y, dy/length).clamp_(0, 1)
+    return torch.addcmul(x, along, dx, value=-1).square_().add_(y.addcmul_(along, dy, value=-1).square_())
 
 # %% ../../nbs/data/heatmaps.ipynb #0baf2950
 def _draw(out, start, end, value, place, sigma, wide):
@@ -40,14 +41,15 @@ def _draw(out, start, end, value, place, sigma, wide):
     first, last = _box(torch.minimum(a, b), torch.maximum(a, b), 3*sigma, limit)
     n = torch.where((last > first).all(1) & (value >= _least), (last-first)[:, 0], 0).long()
     which, along = _columns(first[:, 0], n)
-    a, d, first, last, upright = a[which], (b-a)[which], first[which], last[which], upright[which]
+    a, d, first, last, value = torch.cat((a, b-a, first, last, value[:, None]), 1)[which].split((2, 2, 2, 2, 1), 1)
+    upright, place = upright[which], place[which, None]*(h*w)
     share = ((along-a[:, 0])/torch.where(d[:, 0] == 0, 1., d[:, 0])).clamp_(0, 1)
     half = math.ceil(wide*sigma)                                                      # from trunc, as in _box: floor would lose one beside the edge
     across = (a[:, 1]+share*d[:, 1]).trunc()[:, None]+torch.arange(-half, half+1, device=out.device)
-    bright = (_distance(a, d, along[:, None], across)*(-.5/sigma**2)).exp_()*value[which, None]
-    bright = torch.where((across >= first[:, 1:]) & (across < last[:, 1:]), bright, 0.)
-    across = torch.minimum(torch.maximum(across, first[:, 1:]), last[:, 1:]-1)       # nothing there, but a place within the picture
-    at = torch.where(upright, along[:, None]*w+across, across*w+along[:, None]).long()+place[which, None]*(h*w)
+    across = across.clamp_(first[:, 1:], last[:, 1:]-1)                               # what is beyond repeats the last: the brighter stays
+    bright = _distance(a, d, along[:, None], across).mul_(-.5/sigma**2).exp_().mul_(value)
+    step, start = (torch.where(upright, *o) for o in ((1, w), (along[:, None]*w, along[:, None])))
+    at = across.long().mul_(step).add_(start.long()+place)
     out.view(-1).scatter_reduce_(0, at.view(-1), bright.view(-1), 'amax')
 
 # %% ../../nbs/data/heatmaps.ipynb #4b97d7d4
